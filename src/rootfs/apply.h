@@ -1,0 +1,25 @@
+/* Bring the root file system of a container to the state that a checkpoint has recorded: the files
+ * that the workload had changed (rootfs-diff.tar), then those that it had deleted
+ * (deleted-files.json, or deleted.files).
+ *
+ * What belongs to the new container stays: its mounts, /etc/hosts, /etc/hostname, /etc/resolv.conf,
+ * /run/secrets.  Nothing is done outside `rootfd`, and no symbolic link is followed.
+ * Threads: safe.
+ */
+#pragma once
+
+#include "base/err.h"
+
+#include <stdbool.h>
+
+#define ROOTFS_DIFF "rootfs-diff.tar"
+#define ROOTFS_DELETED "deleted-files.json"
+#define ROOTFS_DELETED_OLD "deleted.files"
+
+/* Extract the files; existing ones are replaced.
+ * errors  RC_CORRUPT (no archive, or one that reaches outside), RC_NO_SPACE, RC_DENIED, RC_IO */
+enum rc rootfs_apply_files(int ckptfd, int rootfd, struct err *err);
+
+/* Remove what was deleted.  What is not there any more is fine.
+ * errors  RC_CORRUPT (no such list, or one that reaches outside), RC_IO */
+enum rc rootfs_apply_deletions(int ckptfd, int rootfd, struct err *err);
