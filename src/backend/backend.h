@@ -1,0 +1,113 @@
+/* Object storage: named byte strings that are written once, whole, and never changed.
+ *
+ * A driver (backend/drivers.h) implements `struct backend_ops`; everybody else uses the functions
+ * below, which check arguments and add context to errors.  Every driver passes the one conformance
+ * suite, tests/unit/backend/conformance.c, unchanged.
+ *
+ * What every driver promises: an object is there whole or not at all, for every reader, also after
+ * a crash of the writer or of the machine; the first writer of a key wins and a later one is told
+ * so, unless it asked to replace: then readers see the old object or the new one, never a mixture;
+ * on RC_OK of put and commit the object survives a loss of power, and every listing and opening
+ * that begins afterwards, anywhere, sees it.
+ *
+ * Threads: a backend may be shared, and everything may be called at the same time on it; an upload
+ * belongs to one thread; an object may be read by several threads.
+ */
+#pragma once
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BACKEND_KEY_MAX 512  /* bytes, without the NUL */
+#define BACKEND_PART_MAX 255 /* of these between two slashes */
+
+struct backend;
+struct backend_upload;
+struct backend_object;
+
+/* Called for every object of a listing.  An error ends the listing and is what it returns. */
+typedef enum rc backend_visit(void *arg, const char *key, uint64_t size, struct err *err);
+
+/* A driver's side.  Arguments have been checked; `err` gets the bare cause. */
+struct backend_ops {
+    const char *name; /* "local" */
+    enum rc (*begin)(struct backend *b, const char *key, struct backend_upload **out,
+                     struct err *err);
+    enum rc (*append)(struct backend_upload *u, const void *data, size_t len, struct err *err);
+    enum rc (*commit)(struct backend_upload *u, struct err *err);
+    void (*abort)(struct backend_upload *u); /* also after commit: frees */
+    enum rc (*open)(struct backend *b, const char *key, struct backend_object **out,
+                    struct err *err);
+    enum rc (*read)(struct backend_object *o, uint64_t offset, void *data, size_t len,
+                    struct err *err);
+    void (*close)(struct backend_object *o);
+    enum rc (*list)(struct backend *b, const char *prefix, backend_visit *visit, void *arg,
+                    struct err *err);
+    enum rc (*remove)(struct backend *b, const char *key, struct err *err);
+    void (*free)(struct backend *b);
+};
+
+struct backend {
+    const struct backend_ops *ops; /* first member of every driver's own struct */
+};
+
+struct backend_upload {
+    struct backend *backend;
+    char key[BACKEND_KEY_MAX + 1];
+    uint64_t size; /* bytes appended */
+    bool replace;  /* what the commit finds under this key makes way */
+};
+
+struct backend_object {
+    struct backend *backend;
+    char key[BACKEND_KEY_MAX + 1];
+    uint64_t size;
+};
+
+/* Whether a key may be used: 1..BACKEND_KEY_MAX bytes of [A-Za-z0-9._-] in parts separated by
+ * single slashes, no part beginning with a dot or longer than BACKEND_PART_MAX.
+ * errors RC_INVALID */
+enum rc backend_check_key(const char *key, struct err *err);
+
+/* Write an object of known content.
+ * data    `len` bytes, borrowed; may be NULL when len is 0
+ * errors  RC_EXISTS (an object of this key is there and stays), RC_INVALID (key), RC_NO_SPACE,
+ *         RC_DENIED, RC_UNAVAILABLE, RC_IO */
+enum rc backend_put(struct backend *b, const char *key, const void *data, size_t len,
+                    struct err *err);
+
+/* Write an object piece by piece; nothing is to be seen of it before backend_commit().
+ * out     the caller's: ends with backend_abortp(), which after a commit only frees
+ * errors  as for backend_put(); RC_EXISTS may come here or at the commit */
+enum rc backend_begin(struct backend *b, const char *key, struct backend_upload **out,
+                      struct err *err);
+enum rc backend_append(struct backend_upload *u, const void *data, size_t len, struct err *err);
+enum rc backend_commit(struct backend_upload *u, struct err *err);
+void backend_abortp(struct backend_upload **u);
+/* Before the commit: an object of this key, there or not, is replaced in one step. */
+void backend_replaces(struct backend_upload *u);
+
+/* Open an object for reading; it stays readable when it is removed or replaced meanwhile, or reads
+ * fail with RC_NOT_FOUND.
+ * out     the caller's, backend_closep(); its size is in `size`
+ * errors  RC_NOT_FOUND, RC_INVALID (key), RC_DENIED, RC_UNAVAILABLE, RC_IO */
+enum rc backend_open(struct backend *b, const char *key, struct backend_object **out,
+                     struct err *err);
+/* Read exactly `len` bytes at `offset`.
+ * errors  RC_CORRUPT (the object ends before), RC_NOT_FOUND (removed), RC_UNAVAILABLE, RC_IO */
+enum rc backend_read(struct backend_object *o, uint64_t offset, void *data, size_t len,
+                     struct err *err);
+void backend_closep(struct backend_object **o);
+
+/* Every object whose key begins with `prefix` ("" = all), in no particular order.  Objects that
+ * come or go meanwhile may or may not be seen. */
+enum rc backend_list(struct backend *b, const char *prefix, backend_visit *visit, void *arg,
+                     struct err *err);
+
+/* Remove an object for good.  errors RC_NOT_FOUND, RC_INVALID, RC_DENIED, RC_UNAVAILABLE, RC_IO */
+enum rc backend_remove(struct backend *b, const char *key, struct err *err);
+
+void backend_freep(struct backend **b);
