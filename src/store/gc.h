@@ -1,0 +1,20 @@
+/* Collection of packs that no checkpoint refers to.  Threads: any number, also in other processes.
+ */
+#pragma once
+
+#include "base/err.h"
+#include "store/store.h"
+
+struct store_collected {
+    uint64_t packs, bytes; /* removed */
+    uint64_t kept, kept_bytes;
+};
+
+/* Mark and sweep.  What a deleted checkpoint refers to stays while somebody reads it.  Nothing is
+ * collected while a checkpoint is being made anywhere (RC_UNAVAILABLE), nor when a checkpoint is
+ * there of which cannot be told what it needs.  Also removes what crashed makers of checkpoints
+ * have left, with `dry` not.
+ * dry     only count
+ * errors  RC_UNAVAILABLE, RC_CORRUPT (which checkpoint), RC_IO; packs that were removed before the
+ *         failure were garbage */
+enum rc store_gc(struct store *s, bool dry, struct store_collected *out, struct err *err);

@@ -1,0 +1,221 @@
+#include "store/page_reader.h"
+
+#include "base/compiler.h"
+#include "base/mem.h"
+#include "codec/secret.h"
+#include "store/pack.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define THREADS_MAX 64U
+
+struct page_reader {
+    const struct memory *memory;
+    struct backend_object **packs;
+    uint8_t *keys; /* of sealed packs, CIPHER_KEY bytes each, else NULL */
+
+    pthread_mutex_t lock; /* contexts that no thread is using */
+    struct cipher *idle[THREADS_MAX];
+    size_t n_idle;
+};
+
+static enum rc derive_keys(struct page_reader *r, const struct domain *d, struct err *err)
+{
+    const struct memory *m = r->memory;
+    if (!d)
+        return err_set(err, RC_DENIED, "the memory is encrypted, and there is no key");
+    if (m->n_packs > SECRET_MAX / CIPHER_KEY)
+        return err_set(err, RC_TOO_BIG, "the memory lies in %zu packs", m->n_packs);
+    r->keys = secret_alloc(m->n_packs * CIPHER_KEY);
+    for (size_t i = 0; i < m->n_packs; i++) {
+        enum rc rc = domain_pack_key(d, m->packs[i].name, r->keys + i * CIPHER_KEY, err);
+        if (rc)
+            return rc;
+    }
+    return RC_OK;
+}
+
+enum rc page_reader_open(struct backend *b, const struct domain *d, const struct memory *m,
+                         struct page_reader **out, struct err *err)
+{
+    CLEANUP(page_reader_freep) struct page_reader *r = mem_zalloc(sizeof(*r));
+    r->memory = m;
+    (void)pthread_mutex_init(&r->lock, NULL);
+    enum rc bad = m->sealed ? derive_keys(r, d, err) : RC_OK;
+    if (bad)
+        return bad;
+    r->packs = mem_zalloc((m->n_packs + 1) * sizeof(void *));
+    for (size_t i = 0; i < m->n_packs; i++) {
+        char key[PACK_KEY_LEN];
+        pack_key(m->packs[i].name, key);
+        enum rc rc = backend_open(b, key, &r->packs[i], err);
+        if (rc == RC_NOT_FOUND)
+            return err_set(err, RC_CORRUPT, "pack '%s' is missing", m->packs[i].name);
+        if (rc)
+            return rc;
+        if (r->packs[i]->size < m->packs[i].size)
+            return err_set(err, RC_CORRUPT, "pack '%s' has been cut off", m->packs[i].name);
+    }
+    *out = STEAL(r);
+    return RC_OK;
+}
+
+void page_reader_freep(struct page_reader **p)
+{
+    struct page_reader *r = STEAL(*p);
+    if (!r)
+        return;
+    for (size_t i = 0; r->packs && i < r->memory->n_packs; i++)
+        backend_closep(&r->packs[i]);
+    while (r->n_idle)
+        cipher_freep(&r->idle[--r->n_idle]);
+    secret_freep(&r->keys);
+    (void)pthread_mutex_destroy(&r->lock);
+    free(r->packs);
+    free(r);
+}
+
+const struct memory *page_reader_memory(const struct page_reader *r)
+{
+    return r->memory;
+}
+
+/* A context that is nobody's meanwhile: threads find the ones that they have left. */
+static enum rc take_cipher(struct page_reader *r, struct cipher **out, struct err *err)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    struct cipher *c = r->n_idle ? r->idle[--r->n_idle] : NULL;
+    (void)pthread_mutex_unlock(&r->lock);
+    if (c)
+        *out = c;
+    return c ? RC_OK : cipher_new(out, err);
+}
+
+static void leave_cipher(struct page_reader *r, struct cipher *c)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    if (r->n_idle < THREADS_MAX) {
+        r->idle[r->n_idle++] = c;
+        c = NULL;
+    }
+    (void)pthread_mutex_unlock(&r->lock);
+    cipher_freep(&c);
+}
+
+static enum rc verify_chunk(const struct page_reader *r, const struct memory_chunk *c, void *data,
+                            struct err *err)
+{
+    struct cipher *cipher = NULL;
+    struct digest d;
+    if (!r->keys) {
+        digest_of(data, c->stored, &d);
+        return digest_equal(&d, &c->digest) ? RC_OK : err_set(err, RC_CORRUPT, "wrong digest");
+    }
+    struct page_reader *pool = (struct page_reader *)(uintptr_t)r;
+    enum rc rc = take_cipher(pool, &cipher, err);
+    if (rc)
+        return rc;
+    rc = pack_open_chunk(cipher, r->keys + (size_t)c->pack * CIPHER_KEY, c, data, err);
+    leave_cipher(pool, cipher);
+    return rc;
+}
+
+enum rc page_reader_chunk(const struct page_reader *r, uint32_t chunk, void *scratch, void *out,
+                          struct err *err)
+{
+    const struct memory_chunk *c = &r->memory->chunks[chunk];
+    enum rc rc = backend_read(r->packs[c->pack], c->offset, scratch, c->stored, err);
+    if (rc)
+        return rc;
+    rc = verify_chunk(r, c, scratch, err);
+    if (rc == RC_CORRUPT)
+        return err_set(err, RC_CORRUPT, "memory is damaged: chunk at byte %ju of pack '%s'",
+                       (uintmax_t)c->offset, r->memory->packs[c->pack].name);
+    if (rc)
+        return rc;
+    rc = compress_expand((enum compress_codec)c->codec, scratch, c->stored, out,
+                         c->pages * MEMORY_PAGE, err);
+    return rc ? err_ctx(err, rc, "pack '%s'", r->memory->packs[c->pack].name) : RC_OK;
+}
+
+enum rc page_reader_pages(const struct page_reader *r, uint32_t stream, uint64_t first, uint64_t n,
+                          void *out, struct err *err)
+{
+    const struct memory_stream *s = memory_stream(r->memory, stream);
+    if (!s || first > s->pages || n > s->pages - first)
+        return err_set(err, RC_CORRUPT, "page image %u has no such pages", stream);
+    CLEANUP(mem_freep) uint8_t *buffers = mem_alloc(2 * MEMORY_CHUNK);
+    uint8_t *to = out, *pages = buffers + MEMORY_CHUNK;
+    for (size_t i = n ? memory_find(r->memory, s, first) : 0; n > 0; i++) {
+        const struct memory_extent *e = &r->memory->extents[i];
+        uint64_t skip = first - e->page, part = e->pages - skip < n ? e->pages - skip : n;
+        if (e->chunk == MEMORY_ZERO) {
+            memset(to, 0, part * MEMORY_PAGE);
+        } else {
+            enum rc rc = page_reader_chunk(r, e->chunk, buffers, pages, err);
+            if (rc)
+                return rc;
+            memcpy(to, pages + (e->at + skip) * MEMORY_PAGE, part * MEMORY_PAGE);
+        }
+        to += part * MEMORY_PAGE;
+        first += part;
+        n -= part;
+    }
+    return RC_OK;
+}
+
+/* ---- verifying all ---- */
+
+struct check {
+    const struct page_reader *reader;
+    uint32_t next; /* atomic */
+    uint64_t *done;
+    pthread_mutex_t lock;
+    enum rc rc;
+    struct err err;
+};
+
+static void *check_chunks(void *arg)
+{
+    struct check *c = arg;
+    const struct memory *m = c->reader->memory;
+    CLEANUP(mem_freep) uint8_t *buffers = mem_alloc(2 * MEMORY_CHUNK);
+    for (;;) {
+        struct err err = ERR_INIT;
+        uint32_t i = __atomic_fetch_add(&c->next, 1, __ATOMIC_RELAXED);
+        if (i >= m->n_chunks || __atomic_load_n(&c->rc, __ATOMIC_RELAXED))
+            return NULL;
+        enum rc rc = page_reader_chunk(c->reader, i, buffers, buffers + MEMORY_CHUNK, &err);
+        if (c->done)
+            (void)__atomic_fetch_add(c->done, m->chunks[i].stored, __ATOMIC_RELAXED);
+        if (!rc)
+            continue;
+        (void)pthread_mutex_lock(&c->lock);
+        if (!c->rc) {
+            c->err = err;
+            __atomic_store_n(&c->rc, rc, __ATOMIC_RELAXED);
+        }
+        (void)pthread_mutex_unlock(&c->lock);
+    }
+}
+
+/* NOLINTNEXTLINE(readability-non-const-parameter): `done` is counted up through the work */
+enum rc page_reader_verify(const struct page_reader *r, unsigned threads, uint64_t *done,
+                           struct err *err)
+{
+    struct check c = {.reader = r, .done = done, .lock = PTHREAD_MUTEX_INITIALIZER};
+    pthread_t others[THREADS_MAX];
+    unsigned started = 0;
+    while (started + 1 < threads && started < THREADS_MAX &&
+           pthread_create(&others[started], NULL, check_chunks, &c) == 0)
+        started++;
+    (void)check_chunks(&c);
+    for (unsigned i = 0; i < started; i++)
+        (void)pthread_join(others[i], NULL);
+    (void)pthread_mutex_destroy(&c.lock);
+    if (c.rc && err)
+        *err = c.err;
+    return c.rc;
+}

@@ -1,0 +1,681 @@
+#include "store/page_writer.h"
+
+#include "base/compiler.h"
+#include "base/mem.h"
+#include "base/sys.h"
+#include "store/pack.h"
+#include "store/page_table.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#define BUFFERS_MIN 32U
+#define THREADS_MAX 64U
+#define REMEMBER_MIN ((uint64_t)512 << 10) /* pages; a million of them take a table of 64 MiB */
+#define LEARN_PACKS_MIN 96U
+#define LEARN_PACK_PAGES 8192U /* one more pack for each of these that are expected */
+#define REF_ZERO UINT64_MAX
+#define REF_NONE (UINT64_MAX - 1)
+#define HUGE_PAGE ((size_t)2 << 20)
+
+/* Where a page of a stream lies: number of a chunk, and in the low bits the page inside it. */
+typedef uint64_t ref;
+
+struct page_input {
+    uint32_t id;
+    ref *refs; /* one for each page; a block's are its worker's until it is stored */
+    uint64_t pages;
+};
+
+struct page_block {
+    struct page_block *next;
+    uint8_t *pages;
+    struct page_input *input;
+    uint64_t first; /* page of the input */
+    unsigned n;
+};
+
+/* A thread that names, finds and packs. */
+struct worker {
+    struct page_writer *writer;
+    pthread_t thread;
+    bool running;
+    struct pack_writer *pack;
+    uint32_t pack_number;
+    uint8_t *open; /* the chunk that is being filled */
+    struct page_name names[MEMORY_CHUNK_PAGES];
+    unsigned filled;
+    uint32_t chunk; /* its number */
+};
+
+struct page_writer {
+    struct page_writer_options options;
+    uint8_t *arena;
+    size_t arena_len;
+    struct page_block *blocks;
+
+    pthread_mutex_t lock; /* everything below */
+    pthread_cond_t work, room;
+    struct page_block *free, *queue, **queue_end;
+    bool held, ending;
+    enum rc rc; /* the first failure */
+    struct err err;
+    struct page_table table;
+    char (*learn)[MEMORY_PACK_NAME_LEN + 1]; /* packs to look into, best first */
+    size_t n_learn, next_learn, known;       /* known: pages of the store that were learned */
+    unsigned learning;                       /* threads that have not finished with it */
+    struct memory_pack *packs;
+    struct memory_chunk *chunks;
+    size_t n_packs, n_chunks, chunk_room;
+    struct page_input **inputs;
+    size_t n_inputs;
+    struct page_writer_totals totals;
+
+    uint64_t counter; /* atomic */
+    struct worker *workers;
+};
+
+static void fail_with(struct page_writer *w, enum rc rc, const struct err *why)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    if (!w->rc) {
+        w->rc = rc;
+        w->err = *why;
+    }
+    (void)pthread_cond_broadcast(&w->work);
+    (void)pthread_cond_broadcast(&w->room);
+    (void)pthread_mutex_unlock(&w->lock);
+}
+
+/* ---- numbers of packs and chunks; the lock is held ---- */
+
+static uint32_t new_pack(struct page_writer *w, const char *name, uint64_t size)
+{
+    w->packs = mem_realloc(w->packs, (w->n_packs + 1) * sizeof(*w->packs));
+    struct memory_pack *p = &w->packs[w->n_packs];
+    memcpy(p->name, name, sizeof(p->name));
+    p->size = size;
+    return (uint32_t)w->n_packs++;
+}
+
+static uint32_t new_chunk(struct page_writer *w)
+{
+    if (w->n_chunks == w->chunk_room) {
+        w->chunk_room = w->chunk_room ? w->chunk_room * 2 : 1024;
+        w->chunks = mem_realloc(w->chunks, w->chunk_room * sizeof(*w->chunks));
+    }
+    w->chunks[w->n_chunks] = (struct memory_chunk){.pages = 0};
+    return (uint32_t)w->n_chunks++;
+}
+
+/* ---- what the store has ---- */
+
+struct candidates {
+    struct page_writer *w;
+    size_t preferred; /* in the list already */
+};
+
+static void add_name(struct page_writer *w, const char *name)
+{
+    if ((w->n_learn & (w->n_learn - 1)) == 0)
+        w->learn = mem_realloc(w->learn, (w->n_learn ? w->n_learn * 2 : 1) * sizeof(*w->learn));
+    memcpy(w->learn[w->n_learn++], name, sizeof(*w->learn));
+}
+
+static bool is_listed(const struct page_writer *w, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(w->learn[i], name) == 0)
+            return true;
+    return false;
+}
+
+static enum rc consider_pack(void *arg, const char *key, uint64_t size, struct err *err)
+{
+    const struct candidates *c = arg;
+    const char *name = strrchr(key, '/') + 1;
+    (void)size;
+    (void)err;
+    if (strlen(name) == MEMORY_PACK_NAME_LEN && !is_listed(c->w, c->preferred, name))
+        add_name(c->w, name);
+    return RC_OK;
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    return pack_newer(b, a);
+}
+
+static enum rc choose_packs(struct page_writer *w, struct err *err)
+{
+    const struct page_writer_options *o = &w->options;
+    size_t max = o->packs_max ? o->packs_max
+                              : LEARN_PACKS_MIN + (size_t)(o->expect_pages / LEARN_PACK_PAGES);
+    for (size_t i = 0; i < o->n_prefer && w->n_learn < max; i++)
+        if (!is_listed(w, w->n_learn, o->prefer[i]))
+            add_name(w, o->prefer[i]);
+    struct candidates c = {w, w->n_learn};
+    enum rc rc =
+        w->n_learn < max ? backend_list(o->backend, PACK_PREFIX, consider_pack, &c, err) : RC_OK;
+    if (w->n_learn > c.preferred)
+        qsort(w->learn + c.preferred, w->n_learn - c.preferred, sizeof(*w->learn), newest_first);
+    w->n_learn = w->n_learn < max ? w->n_learn : max;
+    return rc;
+}
+
+/* The lock is held. */
+static void learn_index(struct page_writer *w, const char *name, uint64_t size,
+                        const struct pack_index *x)
+{
+    uint32_t pack = new_pack(w, name, size);
+    const struct page_name *at = x->names;
+    for (size_t i = 0; i < x->n_chunks && w->known < w->options.known_max; i++) {
+        uint32_t chunk = new_chunk(w);
+        w->chunks[chunk] = x->chunks[i];
+        w->chunks[chunk].pack = pack;
+        w->known += x->chunks[i].pages;
+        for (uint32_t k = 0; k < x->chunks[i].pages; k++, at++)
+            if (!page_table_find(&w->table, at))
+                page_table_add(&w->table, at, (struct page_place){chunk, k});
+    }
+}
+
+/* What one thread learns; then it waits for the others. */
+static void learn(struct page_writer *w)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    while (!w->rc && w->next_learn < w->n_learn && w->known < w->options.known_max) {
+        CLEANUP(pack_index_done) struct pack_index x = {0};
+        const char *name = w->learn[w->next_learn++];
+        uint64_t size = 0;
+        (void)pthread_mutex_unlock(&w->lock);
+        bool good =
+            pack_read_index(w->options.backend, w->options.domain, name, &x, &size, NULL) == RC_OK;
+        (void)pthread_mutex_lock(&w->lock);
+        if (good)
+            learn_index(w, name, size, &x);
+    }
+    w->learning--;
+    (void)pthread_cond_broadcast(&w->work);
+    (void)pthread_mutex_unlock(&w->lock);
+}
+
+/* ---- workers ---- */
+
+static enum rc open_pack(struct worker *k, struct err *err)
+{
+    struct page_writer *w = k->writer;
+    enum rc rc = pack_begin(w->options.backend, w->options.domain, &k->pack, err);
+    if (rc)
+        return rc;
+    (void)pthread_mutex_lock(&w->lock);
+    k->pack_number = new_pack(w, pack_name(k->pack), 0);
+    (void)pthread_mutex_unlock(&w->lock);
+    return RC_OK;
+}
+
+static enum rc close_pack(struct worker *k, struct err *err)
+{
+    struct page_writer *w = k->writer;
+    if (!k->pack)
+        return RC_OK;
+    enum rc rc = pack_commit(k->pack, err);
+    (void)pthread_mutex_lock(&w->lock);
+    w->packs[k->pack_number].size = pack_size(k->pack);
+    w->totals.written += pack_size(k->pack);
+    (void)pthread_mutex_unlock(&w->lock);
+    pack_abortp(&k->pack);
+    return rc;
+}
+
+/* Pack the open chunk. */
+static enum rc seal(struct worker *k, struct err *err)
+{
+    struct page_writer *w = k->writer;
+    struct memory_chunk c;
+    enum rc rc = k->filled && !k->pack ? open_pack(k, err) : RC_OK;
+    if (rc || !k->filled)
+        return rc;
+    rc = pack_add(k->pack, w->options.codec, k->open, k->names, k->filled, &c, err);
+    if (rc)
+        return rc;
+    c.pack = k->pack_number;
+    (void)pthread_mutex_lock(&w->lock);
+    w->chunks[k->chunk] = c;
+    (void)pthread_mutex_unlock(&w->lock);
+    k->filled = 0;
+    return pack_is_full(k->pack) ? close_pack(k, err) : RC_OK;
+}
+
+static bool is_zero(const uint8_t *page)
+{
+    const uint64_t *word = (const uint64_t *)(const void *)page;
+    if (word[0] | word[MEMORY_PAGE / 8 - 1])
+        return false;
+    return memcmp(page, page + 8, MEMORY_PAGE - 8) == 0;
+}
+
+/* Put a page into the open chunk; the lock is held.  The chunk has room. */
+static ref take_page(struct worker *k, const uint8_t *page, const struct page_name *name)
+{
+    if (k->filled == 0)
+        k->chunk = new_chunk(k->writer);
+    memcpy(k->open + k->filled * MEMORY_PAGE, page, MEMORY_PAGE);
+    k->names[k->filled] = *name;
+    page_table_add(&k->writer->table, name, (struct page_place){k->chunk, k->filled});
+    return (ref)k->chunk << 8 | k->filled++;
+}
+
+/* Refer to the pages from `*at` on until the open chunk is full. */
+static void place_pages(struct worker *k, const struct page_block *b, const struct page_name *names,
+                        unsigned *at)
+{
+    struct page_writer *w = k->writer;
+    (void)pthread_mutex_lock(&w->lock);
+    ref *refs = b->input->refs + b->first;
+    for (; *at < b->n && k->filled < MEMORY_CHUNK_PAGES; ++*at) {
+        if (refs[*at] == REF_ZERO)
+            continue;
+        const struct page_place *known = page_table_find(&w->table, &names[*at]);
+        w->totals.known += known != NULL;
+        refs[*at] = known ? (ref)known->chunk << 8 | known->page
+                          : take_page(k, b->pages + *at * MEMORY_PAGE, &names[*at]);
+    }
+    (void)pthread_mutex_unlock(&w->lock);
+}
+
+static enum rc store_block(struct worker *k, const struct page_block *b, struct err *err)
+{
+    struct page_writer *w = k->writer;
+    struct page_name names[MEMORY_CHUNK_PAGES];
+    bool zero[MEMORY_CHUNK_PAGES];
+    unsigned zeros = 0, at = 0;
+    for (unsigned i = 0; i < b->n; i++) {
+        zero[i] = is_zero(b->pages + i * MEMORY_PAGE);
+        zeros += zero[i];
+        if (!zero[i])
+            page_name(k->writer->options.domain, b->pages + i * MEMORY_PAGE, &names[i]);
+    }
+    for (unsigned i = 0; i < b->n; i++)
+        b->input->refs[b->first + i] = zero[i] ? REF_ZERO : REF_NONE;
+    (void)pthread_mutex_lock(&w->lock);
+    w->totals.pages += b->n;
+    w->totals.zero += zeros;
+    (void)pthread_mutex_unlock(&w->lock);
+    while (at < b->n) {
+        place_pages(k, b, names, &at);
+        enum rc rc = k->filled == MEMORY_CHUNK_PAGES ? seal(k, err) : RC_OK;
+        if (rc)
+            return rc;
+    }
+    return RC_OK;
+}
+
+/* The next block to store, NULL when there will be none. */
+static struct page_block *next_block(struct page_writer *w)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    while (!w->rc && (w->learning || (!w->ending && (!w->queue || (w->held && w->free)))))
+        (void)pthread_cond_wait(&w->work, &w->lock);
+    struct page_block *b = w->rc ? NULL : w->queue;
+    if (b) {
+        w->queue = b->next;
+        if (!w->queue)
+            w->queue_end = &w->queue;
+    }
+    (void)pthread_mutex_unlock(&w->lock);
+    return b;
+}
+
+static void give_back(struct page_writer *w, struct page_block *b)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    b->next = w->free;
+    w->free = b;
+    (void)pthread_cond_signal(&w->room);
+    (void)pthread_mutex_unlock(&w->lock);
+}
+
+static enum rc failure(struct page_writer *w)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    enum rc rc = w->rc;
+    (void)pthread_mutex_unlock(&w->lock);
+    return rc;
+}
+
+static void *work(void *arg)
+{
+    struct worker *k = arg;
+    struct err err = ERR_INIT;
+    enum rc rc = RC_OK;
+    learn(k->writer);
+    for (struct page_block *b; !rc && (b = next_block(k->writer));) {
+        rc = store_block(k, b, &err);
+        give_back(k->writer, b);
+    }
+    if (!rc && !failure(k->writer))
+        rc = seal(k, &err);
+    if (!rc && !failure(k->writer))
+        rc = close_pack(k, &err);
+    if (rc)
+        fail_with(k->writer, rc, &err);
+    return NULL;
+}
+
+/* ---- input ---- */
+
+enum rc page_writer_input(struct page_writer *w, uint32_t id, uint64_t pages,
+                          struct page_input **out, struct err *err)
+{
+    struct page_input *in = NULL;
+    if (pages > PAGE_STREAM_MAX)
+        return err_set(err, RC_TOO_BIG, "page image %u of %ju pages", id, (uintmax_t)pages);
+    (void)pthread_mutex_lock(&w->lock);
+    bool there = false;
+    for (size_t i = 0; i < w->n_inputs; i++)
+        there = there || w->inputs[i]->id == id;
+    if (!there) {
+        in = mem_zalloc(sizeof(*in));
+        *in = (struct page_input){.id = id, .pages = pages};
+        in->refs = mem_alloc((pages + 1) * sizeof(*in->refs));
+        for (uint64_t i = 0; i < pages; i++)
+            in->refs[i] = REF_NONE;
+        w->inputs = mem_realloc(w->inputs, (w->n_inputs + 1) * sizeof(void *));
+        w->inputs[w->n_inputs++] = in;
+        *out = in;
+    }
+    (void)pthread_mutex_unlock(&w->lock);
+    return there ? err_set(err, RC_EXISTS, "page image %u comes twice", id) : RC_OK;
+}
+
+struct page_block *page_writer_take(struct page_writer *w, struct err *err)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    while (!w->free && !w->rc) {
+        (void)pthread_cond_broadcast(&w->work); /* held or not: there is no room left */
+        (void)pthread_cond_wait(&w->room, &w->lock);
+    }
+    struct page_block *b = w->rc ? NULL : w->free;
+    if (b)
+        w->free = b->next;
+    else if (err)
+        *err = w->err;
+    (void)pthread_mutex_unlock(&w->lock);
+    return b;
+}
+
+void *page_block_data(struct page_block *b)
+{
+    return b->pages;
+}
+
+void page_writer_give(struct page_writer *w, struct page_block *b, struct page_input *in,
+                      uint64_t first, unsigned n)
+{
+    if (n == 0) {
+        give_back(w, b);
+        return;
+    }
+    (void)__atomic_fetch_add(&w->counter, n * MEMORY_PAGE, __ATOMIC_RELAXED);
+    (void)pthread_mutex_lock(&w->lock);
+    *b = (struct page_block){.pages = b->pages, .input = in, .first = first, .n = n};
+    *w->queue_end = b;
+    w->queue_end = &b->next;
+    if (!w->held)
+        (void)pthread_cond_signal(&w->work);
+    (void)pthread_mutex_unlock(&w->lock);
+}
+
+enum rc page_writer_file(struct page_writer *w, uint32_t id, int fd, struct err *err)
+{
+    struct stat st;
+    struct page_input *in = NULL;
+    if (fstat(fd, &st) < 0)
+        return err_sys(err, "page image %u", id);
+    uint64_t pages = (uint64_t)st.st_size / MEMORY_PAGE;
+    if ((uint64_t)st.st_size % MEMORY_PAGE)
+        return err_set(err, RC_CORRUPT, "page image %u ends inside a page", id);
+    enum rc rc = page_writer_input(w, id, pages, &in, err);
+    for (uint64_t at = 0; !rc && at < pages;) {
+        unsigned n = pages - at < MEMORY_CHUNK_PAGES ? (unsigned)(pages - at) : MEMORY_CHUNK_PAGES;
+        size_t got = 0;
+        struct page_block *b = page_writer_take(w, err);
+        if (!b)
+            return failure(w);
+        rc = sys_read_full(fd, b->pages, n * MEMORY_PAGE, &got, err);
+        if (!rc && got != n * MEMORY_PAGE)
+            rc = err_set(err, RC_CORRUPT, "page image %u has become shorter", id);
+        page_writer_give(w, b, in, at, rc ? 0 : n);
+        at += n;
+    }
+    return rc;
+}
+
+const uint64_t *page_writer_counter(const struct page_writer *w)
+{
+    return &w->counter;
+}
+
+void page_writer_hold(struct page_writer *w, bool hold)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    w->held = hold;
+    (void)pthread_cond_broadcast(&w->work);
+    (void)pthread_mutex_unlock(&w->lock);
+}
+
+/* ---- begin ---- */
+
+static enum rc make_buffers(struct page_writer *w, struct err *err)
+{
+    size_t n = w->options.buffer_bytes / MEMORY_CHUNK;
+    n = n < BUFFERS_MIN ? BUFFERS_MIN : n;
+    w->arena_len = n * MEMORY_CHUNK + HUGE_PAGE;
+    void *arena = mmap(NULL, w->arena_len, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (arena == MAP_FAILED)
+        return err_sys(err, "get %zu MiB of memory", w->arena_len >> 20);
+    w->arena = arena;
+    (void)madvise(w->arena, w->arena_len, MADV_HUGEPAGE);
+    (void)madvise(w->arena, w->arena_len, MADV_DONTDUMP); /* other people's secrets */
+    (void)madvise(w->arena, w->arena_len, MADV_POPULATE_WRITE);
+    w->blocks = mem_zalloc(n * sizeof(*w->blocks));
+    uintptr_t begin = ((uintptr_t)w->arena + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    for (size_t i = n; i-- > 0;) {
+        w->blocks[i].pages =
+            (uint8_t *)begin + i * MEMORY_CHUNK; // NOLINT(performance-no-int-to-ptr)
+        w->blocks[i].next = w->free;
+        w->free = &w->blocks[i];
+    }
+    return RC_OK;
+}
+
+static enum rc start_workers(struct page_writer *w, struct err *err)
+{
+    unsigned n = w->options.threads < 1 ? 1 : w->options.threads;
+    w->options.threads = n > THREADS_MAX ? THREADS_MAX : n;
+    w->workers = mem_zalloc(w->options.threads * sizeof(*w->workers));
+    w->learning = w->options.threads;
+    for (unsigned i = 0; i < w->options.threads; i++) {
+        struct worker *k = &w->workers[i];
+        k->writer = w;
+        k->open = mem_alloc(MEMORY_CHUNK);
+        k->running = pthread_create(&k->thread, NULL, work, k) == 0;
+        if (!k->running)
+            return err_set(err, RC_IO, "no thread to store pages");
+    }
+    return RC_OK;
+}
+
+enum rc page_writer_open(const struct page_writer_options *o, struct page_writer **out,
+                         struct err *err)
+{
+    CLEANUP(page_writer_freep) struct page_writer *w = mem_zalloc(sizeof(*w));
+    uint64_t remember = o->expect_pages > REMEMBER_MIN ? o->expect_pages : REMEMBER_MIN;
+    w->options = *o;
+    w->options.known_max = o->known_max ? o->known_max : remember;
+    w->table.max = o->table_max ? o->table_max : w->options.known_max + remember;
+    w->queue_end = &w->queue;
+    (void)pthread_mutex_init(&w->lock, NULL);
+    (void)pthread_cond_init(&w->work, NULL);
+    (void)pthread_cond_init(&w->room, NULL);
+    enum rc rc = o->alone ? RC_OK : choose_packs(w, err);
+    if (!rc)
+        rc = make_buffers(w, err);
+    if (!rc)
+        rc = start_workers(w, err);
+    if (!rc)
+        *out = STEAL(w);
+    return rc;
+}
+
+static void stop_workers(struct page_writer *w)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    w->ending = true;
+    (void)pthread_cond_broadcast(&w->work);
+    (void)pthread_mutex_unlock(&w->lock);
+    for (unsigned i = 0; w->workers && i < w->options.threads; i++) {
+        struct worker *k = &w->workers[i];
+        if (k->running)
+            (void)pthread_join(k->thread, NULL);
+        k->running = false;
+    }
+}
+
+/* ---- the end: references become extents, what is not referred to goes ---- */
+
+static bool continues(const struct memory_extent *e, ref r)
+{
+    if (e->pages == UINT32_MAX)
+        return false;
+    if (r == REF_ZERO || e->chunk == MEMORY_ZERO)
+        return r == REF_ZERO && e->chunk == MEMORY_ZERO;
+    return r >> 8 == e->chunk && (r & 0xff) == (uint64_t)e->at + e->pages;
+}
+
+static enum rc add_stream(const struct page_input *in, struct memory *m, size_t *room,
+                          struct err *err)
+{
+    struct memory_stream *s = &m->streams[m->n_streams++];
+    *s = (struct memory_stream){.id = in->id, .pages = in->pages, .first = m->n_extents};
+    for (uint64_t i = 0; i < in->pages; i++) {
+        ref r = in->refs[i];
+        if (r == REF_NONE)
+            return err_set(err, RC_INVALID, "page %ju of page image %u was not given", (uintmax_t)i,
+                           in->id);
+        if (s->n && continues(&m->extents[m->n_extents - 1], r)) {
+            m->extents[m->n_extents - 1].pages++;
+            continue;
+        }
+        if (m->n_extents == *room) {
+            *room = *room ? *room * 2 : 1024;
+            m->extents = mem_realloc(m->extents, *room * sizeof(*m->extents));
+        }
+        bool zero = r == REF_ZERO;
+        m->extents[m->n_extents++] =
+            (struct memory_extent){.page = i,
+                                   .pages = 1,
+                                   .chunk = zero ? MEMORY_ZERO : (uint32_t)(r >> 8),
+                                   .at = zero ? 0 : (uint32_t)(r & 0xff)};
+        s->n++;
+    }
+    return RC_OK;
+}
+
+/* Number chunks and packs anew, in the order in which they are first needed. */
+static void keep_what_is_used(const struct page_writer *w, struct memory *m)
+{
+    CLEANUP(mem_freep) uint32_t *chunk_of = mem_alloc((w->n_chunks + 1) * sizeof(uint32_t));
+    CLEANUP(mem_freep) uint32_t *pack_of = mem_alloc((w->n_packs + 1) * sizeof(uint32_t));
+    memset(chunk_of, 0xff, (w->n_chunks + 1) * sizeof(uint32_t));
+    memset(pack_of, 0xff, (w->n_packs + 1) * sizeof(uint32_t));
+    m->chunks = mem_alloc((w->n_chunks + 1) * sizeof(*m->chunks));
+    m->packs = mem_alloc((w->n_packs + 1) * sizeof(*m->packs));
+    for (size_t i = 0; i < m->n_extents; i++) {
+        struct memory_extent *e = &m->extents[i];
+        if (e->chunk == MEMORY_ZERO)
+            continue;
+        if (chunk_of[e->chunk] == UINT32_MAX) {
+            struct memory_chunk c = w->chunks[e->chunk];
+            if (pack_of[c.pack] == UINT32_MAX) {
+                m->packs[m->n_packs] = w->packs[c.pack];
+                pack_of[c.pack] = (uint32_t)m->n_packs++;
+            }
+            c.pack = pack_of[c.pack];
+            m->chunks[m->n_chunks] = c;
+            chunk_of[e->chunk] = (uint32_t)m->n_chunks++;
+        }
+        e->chunk = chunk_of[e->chunk];
+    }
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const struct page_input *const *x = a, *const *y = b;
+    return ((*x)->id > (*y)->id) - ((*x)->id < (*y)->id);
+}
+
+enum rc page_writer_finish(struct page_writer *w, struct memory *out,
+                           struct page_writer_totals *totals, struct err *err)
+{
+    page_writer_hold(w, false);
+    stop_workers(w);
+    if (w->rc) {
+        if (err)
+            *err = w->err;
+        return w->rc;
+    }
+    CLEANUP(memory_done)
+    struct memory m = {.sealed = w->options.domain != NULL,
+                       .streams = mem_zalloc((w->n_inputs + 1) * sizeof(*m.streams))};
+    size_t room = 0;
+    enum rc rc = RC_OK;
+    if (w->n_inputs)
+        qsort(w->inputs, w->n_inputs, sizeof(void *), by_id);
+    for (size_t i = 0; !rc && i < w->n_inputs; i++)
+        rc = add_stream(w->inputs[i], &m, &room, err);
+    if (rc)
+        return rc;
+    keep_what_is_used(w, &m);
+    *out = m;
+    m = (struct memory){0};
+    *totals = w->totals;
+    return RC_OK;
+}
+
+void page_writer_freep(struct page_writer **p)
+{
+    struct page_writer *w = STEAL(*p);
+    if (!w)
+        return;
+    struct err err = ERR_INIT;
+    if (!w->ending) /* given up: what waits is not stored */
+        fail_with(w, err_set(&err, RC_CANCELLED, "given up"), &err);
+    stop_workers(w);
+    for (unsigned i = 0; w->workers && i < w->options.threads; i++) {
+        pack_abortp(&w->workers[i].pack);
+        free(w->workers[i].open);
+    }
+    for (size_t i = 0; i < w->n_inputs; i++) {
+        free(w->inputs[i]->refs);
+        free(w->inputs[i]);
+    }
+    if (w->arena)
+        (void)munmap(w->arena, w->arena_len);
+    page_table_done(&w->table);
+    free(w->inputs);
+    free(w->workers);
+    free(w->blocks);
+    free(w->learn);
+    free(w->packs);
+    free(w->chunks);
+    (void)pthread_cond_destroy(&w->work);
+    (void)pthread_cond_destroy(&w->room);
+    (void)pthread_mutex_destroy(&w->lock);
+    free(w);
+}

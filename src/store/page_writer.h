@@ -1,0 +1,89 @@
+/* Pages into packs: pages are named, those that the store has are only referred to, the rest is
+ * compressed and appended to new packs, by several threads.
+ *
+ * Pages arrive in buffers that were allocated and touched before, so that a frozen program waits
+ * for nothing but one copy of its memory.  While the writer is *held* it
+ * only buffers, until the buffers are full: then storing begins and the copy waits for it, so that
+ * the memory used never exceeds what was given.
+ *
+ * Threads: buffers may be taken and given by several threads at once, the rest is for one.
+ */
+#pragma once
+
+#include "backend/backend.h"
+#include "store/domain.h"
+#include "store/memory.h"
+
+#include <stdbool.h>
+
+struct page_writer;
+
+struct page_writer_options {
+    struct backend *backend;     /* where packs go; must outlive the writer */
+    const struct domain *domain; /* to encrypt for, NULL = none; must outlive the writer */
+    bool alone; /* refer to no page that the store has: nobody vouches for its packs' indexes */
+    enum compress_codec codec;
+    unsigned threads;    /* that compress, at least 1 */
+    size_t buffer_bytes; /* for pages that wait; at least a few MiB are taken */
+    uint64_t
+        expect_pages; /* about; 2 % of their size is used to recognise pages, at least 32 MiB */
+    /* Names of packs that are likely to have these pages, most likely first; borrowed for the
+     * opening.  After them the newest of the store are looked into. */
+    char *const *prefer;
+    size_t n_prefer;
+    /* Limits of what is remembered, for 0 by expect_pages: pages of the store, pages at all, and
+     * packs that are looked into.  They cost only space in the store, never a page. */
+    size_t known_max, table_max, packs_max;
+};
+
+struct page_writer_totals {
+    uint64_t pages;   /* read */
+    uint64_t zero;    /* of these, not stored */
+    uint64_t known;   /* of these, the store had them (or this checkpoint, elsewhere) */
+    uint64_t written; /* bytes of new packs */
+};
+
+/* Begin: makes buffers, and threads that first learn what the store has.
+ * out     the caller's, page_writer_freep()
+ * errors  RC_IO, or what listing packs met.  A pack that cannot be read is not referred to: that it
+ *         is bad is for a scrub to say. */
+enum rc page_writer_open(const struct page_writer_options *o, struct page_writer **out,
+                         struct err *err);
+
+/* Announce a stream; every page of it must be given.
+ * out     borrowed from the writer
+ * errors  RC_EXISTS (the id was announced before), RC_TOO_BIG (PAGE_STREAM_MAX) */
+#define PAGE_STREAM_MAX ((uint64_t)1 << 31) /* pages: 8 TiB */
+struct page_input;
+enum rc page_writer_input(struct page_writer *w, uint32_t id, uint64_t pages,
+                          struct page_input **out, struct err *err);
+
+/* A buffer for MEMORY_CHUNK_PAGES pages; waits for one.  NULL: storing has failed, *err says how.
+ */
+struct page_block;
+struct page_block *page_writer_take(struct page_writer *w, struct err *err);
+void *page_block_data(struct page_block *b);
+/* Give a buffer back with pages first..first+n-1 of a stream in it; n 0: with nothing. */
+void page_writer_give(struct page_writer *w, struct page_block *b, struct page_input *in,
+                      uint64_t first, unsigned n);
+
+/* Announce and give a stream that is a file of whole pages.
+ * errors  RC_CORRUPT (no whole pages, or fewer than it began with), or what storing met */
+enum rc page_writer_file(struct page_writer *w, uint32_t id, int fd, struct err *err);
+
+/* Bytes given so far, counted up atomically, for a progress display. */
+const uint64_t *page_writer_counter(const struct page_writer *w);
+
+/* Only buffer from now on, or store what is buffered. */
+void page_writer_hold(struct page_writer *w, bool hold);
+
+/* Store the rest.
+ * out      the caller's, memory_done()
+ * errors   RC_INVALID (a page was not given), or what storing met; then new packs may be in the
+ *          store that nobody refers to
+ * durable  on RC_OK every pack that `out` names is on disk */
+enum rc page_writer_finish(struct page_writer *w, struct memory *out,
+                           struct page_writer_totals *totals, struct err *err);
+
+/* End; packs that were not finished leave nothing behind.  NULL is fine. */
+void page_writer_freep(struct page_writer **p);

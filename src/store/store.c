@@ -1,0 +1,252 @@
+#include "store/store.h"
+
+#include "backend/drivers.h"
+#include "base/compiler.h"
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/rand.h"
+#include "base/sys.h"
+#include "codec/name.h"
+#include "store/objects.h"
+#include "store/workingset.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+/* ---- opening ---- */
+
+static enum rc open_directory(const char *path, struct store **out, struct err *err)
+{
+    enum rc rc = fs_mkdirs(path, 0700, err);
+    if (rc)
+        return err_ctx(err, rc, "open store");
+    CLEANUP(fd_closep) int dir = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    if (dir < 0)
+        return err_sys(err, "open store '%s'", path);
+    char *absolute = realpath(path, NULL);
+    if (!absolute)
+        return err_sys(err, "store '%s'", path);
+    struct store *s = mem_zalloc(sizeof(*s));
+    *s = (struct store){.dir = fd_steal(&dir), .path = absolute, .spool = {.dir = -1}};
+    rc = backend_local_open(s->dir, &s->backend, err);
+    if (rc)
+        store_freep(&s);
+    else
+        *out = s;
+    return rc;
+}
+
+/* What an URL names: a directory, whose path is returned, or object storage (NULL). */
+static const char *directory_of(const char *url)
+{
+    if (strncmp(url, "file://", 7) == 0)
+        return url + 7;
+    return strstr(url, "://") ? NULL : url;
+}
+
+static enum rc open_backend(const char *url, const struct backend_options *options,
+                            struct backend **out, struct err *err)
+{
+    if (strncmp(url, "object://", 9) != 0)
+        return backend_open_url(url, options, out, err);
+    enum rc rc = fs_mkdirs(url + 9, 0700, err);
+    if (rc)
+        return rc;
+    CLEANUP(fd_closep) int dir = sys_openat(AT_FDCWD, url + 9, O_RDONLY | O_DIRECTORY, 0);
+    return dir < 0 ? err_sys(err, "open '%s'", url + 9) : backend_local_open(dir, out, err);
+}
+
+enum rc store_open_backend(struct backend *b, const char *path, const char *tmp, struct store **out,
+                           struct err *err)
+{
+    CLEANUP(store_freep) struct store *s = mem_zalloc(sizeof(*s));
+    *s = (struct store){
+        .dir = -1, .path = mem_strdup(path), .backend = b, .remote = true, .spool = {.dir = -1}};
+    for (size_t n = strlen(s->path); n > 1 && s->path[n - 1] == '/' && s->path[n - 2] != '/'; n--)
+        s->path[n - 1] = '\0';
+    enum rc rc = spool_open(tmp, &s->spool, err);
+    if (rc)
+        return err_ctx(err, rc, "open store '%s'", path);
+    s->dir = s->spool.dir;
+    *out = STEAL(s);
+    return RC_OK;
+}
+
+enum rc store_open_with(const char *url, const struct store_options *options, struct store **out,
+                        struct err *err)
+{
+    static const struct store_options none = {.tmp = NULL};
+    const struct store_options *o = options ? options : &none;
+    const char *path = directory_of(url);
+    if (path)
+        return open_directory(path, out, err);
+    struct backend *b = NULL;
+    enum rc rc = open_backend(url, &o->backend, &b, err);
+    return rc ? err_ctx(err, rc, "open store") : store_open_backend(b, url, o->tmp, out, err);
+}
+
+enum rc store_open(const char *url, struct store **out, struct err *err)
+{
+    return store_open_with(url, NULL, out, err);
+}
+
+bool store_is_remote(const struct store *s)
+{
+    return s->remote;
+}
+
+void store_use_vault(struct store *s, const struct vault *v)
+{
+    s->vault = v;
+}
+
+void store_allow_clear(struct store *s)
+{
+    s->clear_allowed = true;
+}
+
+struct backend *store_backend(const struct store *s)
+{
+    return s->backend;
+}
+
+void store_freep(struct store **p)
+{
+    struct store *s = STEAL(*p);
+    if (!s)
+        return;
+    backend_freep(&s->backend);
+    if (!s->remote)
+        fd_closep(&s->dir);
+    spool_done(&s->spool);
+    free(s->path);
+    free(s);
+}
+
+const char *store_path(const struct store *s)
+{
+    return s->path;
+}
+
+static int compare(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static bool looks_like_checkpoint(const struct store *s, const char *name)
+{
+    struct stat st;
+    return name_is_id(name) && fstatat(s->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+           S_ISDIR(st.st_mode);
+}
+
+static enum rc list_directory(const struct store *s, char ***out_ids, size_t *out_n,
+                              struct err *err)
+{
+    int fd = sys_openat(s->dir, ".", O_RDONLY | O_DIRECTORY, 0);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!dir) {
+        enum rc bad = err_sys(err, "read %s", s->path);
+        fd_closep(&fd);
+        return bad;
+    }
+    size_t n = 0, cap = 16;
+    char **ids = mem_alloc(cap * sizeof(*ids));
+    for (const struct dirent *e; (e = readdir(dir));) {
+        if (!looks_like_checkpoint(s, e->d_name))
+            continue;
+        if (n + 1 == cap)
+            ids = mem_realloc(ids, (cap *= 2) * sizeof(*ids));
+        ids[n++] = mem_strdup(e->d_name);
+    }
+    (void)closedir(dir);
+    ids[n] = NULL;
+    *out_ids = ids;
+    *out_n = n;
+    return RC_OK;
+}
+
+enum rc store_list(struct store *s, char ***out_ids, struct err *err)
+{
+    size_t n = 0;
+    enum rc rc =
+        s->remote ? objects_list(s, out_ids, &n, err) : list_directory(s, out_ids, &n, err);
+    if (!rc)
+        qsort(*out_ids, n, sizeof(**out_ids), compare);
+    return rc;
+}
+
+void store_free_ids(char **ids)
+{
+    for (char **p = ids; p && *p; p++)
+        free(*p);
+    free(ids);
+}
+
+char *store_location(const struct store *s, const char *id)
+{
+    char key[BACKEND_KEY_MAX + 1];
+    if (!s->remote)
+        return mem_asprintf("%s/%s", s->path, id);
+    return objects_key(id, key, NULL) == RC_OK ? mem_asprintf("%s/%s", s->path, key) : NULL;
+}
+
+enum rc store_find(struct store *s, const char *id, struct store_entry **out, struct err *err)
+{
+    enum rc rc = name_check_id(id, err);
+    if (rc)
+        return rc;
+    if (s->remote)
+        return objects_find(s, id, out, err);
+    CLEANUP(fd_closep) int dir = sys_openat(s->dir, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (dir < 0 && errno == ENOENT)
+        return err_set(err, RC_NOT_FOUND, "no checkpoint '%s' in %s", id, s->path);
+    if (dir < 0)
+        return err_sys(err, "open checkpoint '%s'", id);
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/%s", s->path, id);
+    return store_adopt(fd_steal(&dir), path, s->vault, out, err);
+}
+
+enum rc store_read_file(struct store *s, const char *id, const char *name, size_t max,
+                        struct buf *out, struct err *err)
+{
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/%s", id, name);
+    return s->remote ? objects_read_file(s, id, name, max, out, err)
+                     : fs_read_file(s->dir, path, max, out, err);
+}
+
+enum rc store_remove_unused(struct store *s, const char *name, struct err *err)
+{
+    CLEANUP(fd_closep) int fd = sys_openat(s->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+        return RC_OK;
+    return fs_remove_tree(s->dir, name, err);
+}
+
+enum rc store_delete(struct store *s, const char *id, struct err *err)
+{
+    enum rc rc = name_check_id(id, err);
+    if (rc)
+        return rc;
+    if (s->remote)
+        return objects_delete(s, id, err);
+    char random[9];
+    rand_hex(random, 8);
+    CLEANUP(mem_freep) char *gone = mem_asprintf(STORE_TMP_NAME, id, random);
+    if (sys_rename(s->dir, id, gone, RENAME_NOREPLACE) < 0) {
+        if (errno == ENOENT)
+            return err_set(err, RC_NOT_FOUND, "no checkpoint '%s' in %s", id, s->path);
+        return err_sys(err, "delete '%s'", id);
+    }
+    workingset_remove(s->dir, id);
+    if (sys_fsync(s->dir) < 0)
+        return err_sys(err, "fsync %s", s->path);
+    rc = store_remove_unused(s, gone, err);
+    return rc ? err_ctx(err, rc, "delete '%s'", id) : RC_OK;
+}

@@ -1,0 +1,41 @@
+/* Inside store/: what store.c, staging.c, entry.c and objects.c share. */
+#pragma once
+
+#include "store/hold.h"
+#include "store/spool.h"
+#include "store/store.h"
+
+/* Remove a directory that has got a staging name, unless somebody has it open as an entry: then a
+ * sweep will. */
+enum rc store_remove_unused(struct store *s, const char *name, struct err *err);
+
+struct store {
+    int dir;    /* of the checkpoints; remote: the spool */
+    char *path; /* absolute, or an URL */
+    struct backend *backend;
+    const struct vault *vault; /* NULL: nothing was brought along */
+    bool clear_allowed;        /* see store_allow_clear() */
+
+    bool remote;             /* checkpoints are objects of the backend, see objects.h */
+    struct spool spool;      /* for what is on its way */
+    struct store_hold *hold; /* the last shared one, borrowed */
+};
+
+/* A staging directory is "<id>" STORE_TMP "<hex>", of a long id the beginning. */
+#define STORE_TMP ".tmp-"
+#define STORE_PACKS "packs"
+#define STORE_TMP_NAME "%.200s" STORE_TMP "%s"
+
+/* How an entry gets at what is not in its directory. */
+struct store_source {
+    struct backend *packs; /* borrowed */
+    /* Bring all files into the directory; called once. */
+    enum rc (*fetch)(struct store_source *s, int dir, struct err *err);
+    void (*free)(struct store_source *s);
+    bool complete; /* all files are in the directory */
+};
+
+/* An entry in a directory of ours that holds its documents, or with a complete source all its
+ * files.  dirfd, source: kept, also on failure; v: as for store_adopt() */
+enum rc store_adopt_from(int dirfd, const char *id, const char *path, struct store_source *source,
+                         const struct vault *v, struct store_entry **out, struct err *err);
