@@ -1,0 +1,333 @@
+/* How CRIU gets into the namespaces of a tree.
+ *
+ * A joined PID namespace counts only for children, so there are two processes: a scout, our child,
+ * enters the namespaces and clones CRIU with CLONE_PARENT, which makes CRIU our own child, to be
+ * waited for and killed by us; then the scout ends.
+ *
+ * The conversation's socket pair is made by CRIU's own process, before the exec: CRIU opens
+ * /proc/<pid of the socket's maker>/fd/<images_dir_fd>, and seen from inside another PID namespace
+ * we have no pid.  Our end comes back over a bootstrap socket.
+ *
+ * The program is executed through a descriptor of its folder's parent, because where the tree lives
+ * there may be no such path: tools/criu/launch.c finds its loader and libraries from there, too.
+ */
+#include "criu/launch.h"
+
+#include "base/compiler.h"
+#include "base/mem.h"
+#include "base/num.h"
+#include "base/sys.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define FIRST_PASSED 64 /* CRIU's number of pass_fds[0]; above what swrk opens by itself */
+#define SWRK_SOCKET 63
+
+enum stage {
+    STAGE_ENTER = 1,
+    STAGE_CLONE,
+    STAGE_SOCKET,
+    STAGE_DESCRIPTORS,
+    STAGE_EXEC,
+    STAGE_CLONED,
+    STAGE_RUNS
+};
+
+static const char *const stage_text[] = {
+    [STAGE_ENTER] = "enter the namespaces of the processes",
+    [STAGE_CLONE] = "make a process for CRIU",
+    [STAGE_SOCKET] = "make a socket for CRIU",
+    [STAGE_DESCRIPTORS] =
+        "give CRIU its descriptors (is the limit of open files, ulimit -n, too low?)",
+    [STAGE_EXEC] = "execute",
+};
+
+/* What the children say over the bootstrap socket. */
+struct report {
+    int32_t stage;
+    int32_t value; /* errno, or for STAGE_CLONED the pid */
+};
+
+int cr_session_fd(size_t i)
+{
+    return FIRST_PASSED + (int)i;
+}
+
+static void send_report(int sk, enum stage stage, int value, int fd)
+{
+    struct report r = {(int32_t)stage, value};
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control = {{0}};
+    struct iovec io = {&r, sizeof(r)};
+    struct msghdr msg = {.msg_iov = &io, .msg_iovlen = 1};
+    if (fd >= 0) {
+        msg.msg_control = control.space;
+        msg.msg_controllen = sizeof(control.space);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+    }
+    (void)sendmsg(sk, &msg, MSG_NOSIGNAL);
+}
+
+/* Give `fd` the number `to`, without close-on-exec. */
+static int place(int fd, int to)
+{
+    return fd == to ? fcntl(fd, F_SETFD, 0) : dup2(fd, to);
+}
+
+/* Move a descriptor out of the range that is about to be filled. */
+static int move_up(int fd)
+{
+    return fcntl(fd, F_DUPFD_CLOEXEC, FIRST_PASSED + CR_PASS_MAX);
+}
+
+static int place_descriptors(const struct cr_launch *l, int socket, int output)
+{
+    int passed[CR_PASS_MAX];
+    for (size_t i = 0; i < l->n_pass; i++)
+        if ((passed[i] = move_up(l->pass_fds[i])) < 0)
+            return -1;
+    int sk = move_up(socket), out = move_up(output);
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (sk < 0 || out < 0 || null < 0 || dup2(null, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0)
+        return -1;
+    for (size_t i = 0; i < l->n_pass; i++)
+        if (place(passed[i], cr_session_fd(i)) < 0)
+            return -1;
+    return place(sk, SWRK_SOCKET);
+}
+
+/* A program, and how it is reached without its path. */
+struct program {
+    int folder; /* the parent of the folder it lies in; -1: it has none */
+    char below[PATH_MAX];
+};
+
+static void find_program(const char *criu, struct program *out)
+{
+    char path[PATH_MAX];
+    char *slash = realpath(criu, path) ? strrchr(path, '/') : NULL;
+    while (slash && slash > path && *--slash != '/')
+        continue;
+    out->folder = -1;
+    if (!slash || slash == path)
+        return;
+    *slash = '\0';
+    (void)snprintf(out->below, sizeof(out->below), "%s", slash + 1);
+    out->folder = sys_openat(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0);
+}
+
+static void execute(const struct program *p, int lowest, char **argv, char **env)
+{
+    char path[PATH_MAX + 32];
+    int folder = p->folder < 0 ? -1 : fcntl(p->folder, F_DUPFD, lowest); /* CRIU keeps it */
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", folder, p->below);
+    if (folder >= 0)
+        (void)execve(path, argv, env);
+    fd_closep(&folder);
+}
+
+static _Noreturn void become_criu(const struct cr_launch *l, const struct program *program,
+                                  char **env, int bootstrap, int output)
+{
+    int sv[2];
+    sigset_t none;
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)setsid(); /* signals from a terminal are none of CRIU's business */
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0) {
+        send_report(bootstrap, STAGE_SOCKET, errno, -1);
+        _exit(127);
+    }
+    int boot = move_up(bootstrap);
+    if (boot < 0) {
+        send_report(bootstrap, STAGE_DESCRIPTORS, errno, -1);
+        _exit(127);
+    }
+    send_report(boot, STAGE_RUNS, 0, sv[0]);
+    (void)close(sv[0]);
+    char name[] = "criu", verb[] = "swrk", number[12];
+    (void)snprintf(number, sizeof(number), "%d", SWRK_SOCKET);
+    if (place_descriptors(l, sv[1], output) >= 0) {
+        /* Everything that is not CRIU's has close-on-exec; the bootstrap socket among it: its end
+         * tells our parent that the exec has happened. */
+        (void)close_range(3, SWRK_SOCKET - 1, CLOSE_RANGE_CLOEXEC);
+        (void)close_range((unsigned)cr_session_fd(l->n_pass), ~0U, CLOSE_RANGE_CLOEXEC);
+        char *argv[] = {name, verb, number, NULL};
+        execute(program, cr_session_fd(l->n_pass), argv, env);
+        (void)execve(l->criu, argv, env); /* as seen from there */
+        send_report(boot, STAGE_EXEC, errno, -1);
+    } else {
+        send_report(boot, STAGE_DESCRIPTORS, errno, -1);
+    }
+    _exit(127);
+}
+
+static _Noreturn void scout(const struct cr_launch *l, const struct program *program, char **env,
+                            int bootstrap, int output)
+{
+    int entered = l->enter ? l->enter(l->enter_arg) : 0;
+    if (entered < 0) {
+        send_report(bootstrap, STAGE_ENTER, -entered, -1);
+        _exit(1);
+    }
+    struct clone_args args = {.flags = CLONE_PARENT, .exit_signal = 0};
+    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    if (pid == 0)
+        become_criu(l, program, env, bootstrap, output);
+    send_report(bootstrap, pid < 0 ? STAGE_CLONE : STAGE_CLONED, pid < 0 ? errno : pid, -1);
+    _exit(0);
+}
+
+/* Listen until the exec has closed the bootstrap socket, or a stage has failed. */
+static enum rc hear_reports(int bootstrap, const struct cr_launch *l, struct cr_process *p,
+                            struct err *err)
+{
+    for (;;) {
+        struct report r;
+        union {
+            char space[CMSG_SPACE(sizeof(int))];
+            struct cmsghdr align;
+        } control = {{0}};
+        struct iovec io = {&r, sizeof(r)};
+        struct msghdr msg = {.msg_iov = &io,
+                             .msg_iovlen = 1,
+                             .msg_control = control.space,
+                             .msg_controllen = sizeof(control.space)};
+        ssize_t n = recvmsg(bootstrap, &msg, MSG_CMSG_CLOEXEC);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_sys(err, "start CRIU");
+        if (n != (ssize_t)sizeof(r))
+            return RC_OK;
+        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+        if (c && c->cmsg_type == SCM_RIGHTS)
+            memcpy(&p->socket, CMSG_DATA(c), sizeof(int));
+        if (r.stage == STAGE_CLONED) {
+            p->pid = r.value;
+        } else if (r.stage != STAGE_RUNS) {
+            errno = r.value;
+            if (r.stage == STAGE_EXEC)
+                return err_sys(err, "execute '%s'", l->criu);
+            return err_sys(err, "%s", stage_text[r.stage]);
+        }
+    }
+}
+
+/* Our environment and what the caller adds; the caller's (free), the strings are borrowed. */
+static char **make_env(const char *more)
+{
+    size_t n = 0;
+    while (environ[n])
+        n++;
+    char **env = mem_zalloc((n + 2) * sizeof(*env));
+    memcpy(env, environ, n * sizeof(*env));
+    if (more)
+        memcpy(&env[n], &more, sizeof(more)); /* execve() does not change it */
+    return env;
+}
+
+enum rc cr_process_start(const struct cr_launch *launch, struct cr_process *out, struct err *err)
+{
+    struct cr_process p = {.pidfd = -1, .socket = -1, .output = -1};
+    int sv[2];
+    if (launch->n_pass > CR_PASS_MAX)
+        return err_set(err, RC_TOO_BIG, "%zu descriptors for CRIU", launch->n_pass);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
+        return err_sys(err, "make a socket for CRIU");
+    CLEANUP(fd_closep) int ours = sv[0];
+    CLEANUP(fd_closep) int theirs = sv[1];
+    CLEANUP(fd_closep) int output = memfd_create("criu-output", MFD_CLOEXEC);
+    if (output < 0)
+        return err_sys(err, "make a memory file");
+
+    CLEANUP(mem_freep) char **env = make_env(launch->env);
+    struct program program;
+    find_program(launch->criu, &program);
+    CLEANUP(fd_closep) int folder = program.folder;
+    pid_t first = fork();
+    if (first < 0)
+        return err_sys(err, "fork");
+    if (first == 0)
+        scout(launch, &program, env, theirs, output);
+    fd_closep(&theirs);
+    enum rc rc = hear_reports(ours, launch, &p, err);
+    while (waitpid(first, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    if (!rc && (p.pid <= 0 || p.socket < 0))
+        rc = err_set(err, RC_IO, "CRIU ended before it began");
+    if (!rc && (p.pidfd = (int)syscall(SYS_pidfd_open, p.pid, 0)) < 0)
+        rc = err_sys(err, "pidfd_open");
+    p.output = fd_steal(&output);
+    if (rc) {
+        cr_process_end(&p, false);
+        return rc;
+    }
+    *out = p;
+    return RC_OK;
+}
+
+/* The session of a process, from /proc; 0 if it cannot be told. */
+static pid_t session_of(const char *pid)
+{
+    char path[32], text[512];
+    (void)snprintf(path, sizeof(path), "/proc/%.10s/stat", pid);
+    CLEANUP(fd_closep) int fd = sys_openat(AT_FDCWD, path, O_RDONLY, 0);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+    int session = 0;
+    if (n <= 0)
+        return 0;
+    text[n] = '\0';
+    const char *at = strrchr(text, ')'); /* the name before it may hold anything */
+    return at && sscanf(at, ") %*c %*d %*d %d", &session) == 1 ? session : 0;
+}
+
+/* CRIU leads a session of its own; what it has forked is in it. */
+static void kill_session(pid_t leader)
+{
+    DIR *dir = opendir("/proc");
+    for (const struct dirent *e; dir && (e = readdir(dir));) {
+        uint64_t pid = 0;
+        if (num_parse_u64(e->d_name, 1, INT_MAX, &pid, NULL) == RC_OK && (pid_t)pid != leader &&
+            session_of(e->d_name) == leader)
+            (void)kill((pid_t)pid, SIGKILL);
+    }
+    if (dir)
+        (void)closedir(dir);
+}
+
+void cr_process_end(struct cr_process *p, bool helpers)
+{
+    fd_closep(&p->socket); /* a CRIU that is dumping lets the tree go on when it sees this */
+    if (p->pid > 0) {
+        (void)kill(p->pid, SIGKILL);
+        if (helpers) /* before it is reaped: its number is its session's */
+            kill_session(p->pid);
+        while (waitpid(p->pid, NULL, __WALL) < 0 && errno == EINTR)
+            continue;
+    }
+    fd_closep(&p->pidfd);
+    fd_closep(&p->output);
+    p->pid = 0;
+}
