@@ -1,0 +1,68 @@
+/* Which pages of one address space are still missing, and where each comes from.
+ *
+ * A table of regions, sorted by address, none overlapping: pages that follow each other in memory
+ * and in a stream of the checkpoint, with a bit for each that is missing.  It follows what the
+ * program does to its address space: what it unmaps or drops is cut out, what it moves is moved.
+ * A page without a bit is either there, or zero.
+ *
+ * Events of several threads may arrive in another order than that in which the kernel has done what
+ * they tell: one thread's unmapping may be reported after another thread's moving something to the
+ * very place that has become free.  A move tells of what it replaces before; so what still lies at
+ * its target is *late*: it keeps its old address aside until the event comes that explains where it
+ * has gone, and that event is not for what lies there now.
+ *
+ * Threads: find, next and filled may run at the same time; everything else needs the table alone.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define REGIONS_PAGE ((uint64_t)4096)
+
+struct region {
+    uint64_t address, pages;
+    uint64_t first; /* page of the stream */
+    uint32_t stream;
+    uint64_t *bits; /* borrowed from the table; its page i is bit `bit + i` */
+    uint64_t bit;
+};
+
+struct regions {
+    struct region *list;
+    size_t n;
+    uint64_t **maps; /* the memory of the bits */
+    size_t n_maps;
+    struct region *late; /* oldest first */
+    size_t n_late;
+    uint64_t missing; /* pages, also late ones; atomic */
+};
+
+/* Missing pages that follow each other, in memory and in their stream. */
+struct regions_run {
+    uint64_t address, pages;
+    uint64_t first;
+    uint32_t stream;
+};
+
+/* All pages of a region are missing from now on.  Regions come by ascending address.
+ * pages  at least 1; address + pages must not overflow */
+void regions_add(struct regions *r, uint64_t address, uint64_t pages, uint32_t stream,
+                 uint64_t first);
+/* The page at an address, if it is missing, and up to max - 1 that follow. */
+bool regions_find(const struct regions *r, uint64_t address, uint64_t max, struct regions_run *out);
+/* The first missing page at or behind an address, and up to max - 1 that follow. */
+bool regions_next(const struct regions *r, uint64_t address, uint64_t max, struct regions_run *out);
+/* These are no longer missing; what is no region is skipped. */
+void regions_filled(struct regions *r, uint64_t address, uint64_t pages);
+/* The program has dropped what lies there: it is zero from now on.  len: bytes */
+void regions_cut(struct regions *r, uint64_t address, uint64_t len);
+/* The program has unmapped it. */
+void regions_unmap(struct regions *r, uint64_t address, uint64_t len);
+/* The program has moved its memory. */
+void regions_move(struct regions *r, uint64_t from, uint64_t to, uint64_t len);
+/* A copy for a forked process.  out: the caller's, regions_done() */
+void regions_clone(const struct regions *r, struct regions *out);
+uint64_t regions_missing(const struct regions *r);
+void regions_done(struct regions *r);
