@@ -1,0 +1,23 @@
+/* The conversation of chrek-gpu with its parent: request by request until the socket's end.
+ *
+ * The driver is initialised, which takes seconds, by a thread from the first moment on; a request
+ * that needs it waits for that.  Threads: the program's main thread only.
+ */
+#pragma once
+
+#include "base/err.h"
+#include "driver/cuda.h"
+#include "gpu/message.h"
+
+/* A driver that is being initialised. */
+struct driver;
+
+/* Begin.  The environment loses CUDA_VISIBLE_DEVICES.  Returns: the caller's, driver_freep() */
+struct driver *driver_start(void);
+void driver_freep(struct driver **p);
+
+/* Carry out one request; never fails, the answer says what failed. */
+void driver_answer(struct driver *d, const struct gpu_request *request, struct gpu_reply *out);
+
+/* Serve a SOCK_SEQPACKET socket until its end.  errors  RC_IO */
+enum rc serve(int socket, struct err *err);
