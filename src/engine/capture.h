@@ -1,0 +1,69 @@
+/* Memory into the store while CRIU dumps.
+ *
+ * CRIU moves memory page by page, in one thread, with the tree frozen.  So it is kept from most of
+ * it, and at its post-dump notification, with the tree still frozen, we copy that ourselves, with
+ * several threads and process_vm_readv(), into buffers; packing begins when the tree runs again, or
+ * at once when buffers are short.  What CRIU has written as page images follows when there is time.
+ *
+ * How CRIU is kept from it, the first that can be had:
+ *   hide    it does not see these pages at all (criu/hidden.h)
+ *   lazy    it is told that they will be loaded lazily; it maps each page into a pipe, and would
+ *           serve them over a socket afterwards, which we close
+ *   images  not at all: it writes page images, which are packed like all others
+ *
+ * Threads: a capture belongs to one thread; it starts its own.
+ */
+#pragma once
+
+#include "base/err.h"
+#include "engine/engine.h"
+
+#include <sys/types.h>
+
+struct capture;
+
+struct capture_options {
+    struct store *store;
+    const char *criu;      /* path of the program */
+    int staging;           /* the images directory, borrowed */
+    const char *name;      /* of the box, whose earlier checkpoints have most of it; or NULL */
+    bool hold;             /* the tree goes on afterwards: only copy while it is frozen */
+    uint64_t rss_bytes;    /* of the tree */
+    uint64_t budget_bytes; /* of memory for copies; 0 = a quarter of what is free */
+    enum compress_codec codec;
+    const struct domain *domain; /* see store_staging_domain() */
+    bool alone;                  /* see store_staging_is_alone() */
+};
+
+/* Get ready, before anything is frozen.  out: the caller's, capture_freep(). */
+enum rc capture_open(const struct capture_options *o, struct capture **out, struct err *err);
+
+/* How CRIU is to be started and asked, borrowed from the capture. */
+struct capture_launch {
+    int fds[2]; /* to pass */
+    size_t n_fds;
+    const char *env;         /* to add to CRIU's environment, or NULL */
+    const char *config_file; /* as CRIU sees it, or NULL */
+    bool lazy_pages;
+};
+
+/* first  index that fds[0] will have among the descriptors that CRIU is passed
+ * errors RC_IO */
+enum rc capture_launch(struct capture *c, size_t first, struct capture_launch *out,
+                       struct err *err);
+
+/* Bytes of memory copied so far. */
+const uint64_t *capture_counter(const struct capture *c);
+
+/* At the post-dump notification: copy the memory of the frozen tree.
+ * in_namespace  some process of its PID namespace
+ * errors        RC_NOT_FOUND (a process is not there), RC_DENIED, RC_IO, or what storing met */
+enum rc capture_copy(struct capture *c, pid_t in_namespace, struct err *err);
+
+/* Store the rest, write MEMORY_NAME and the page maps into the staging directory, and fill the
+ * metadata's memory.
+ * Page images in the staging directory are packed and removed.  The packs stay until
+ * capture_freep(), which must come after the commit. */
+enum rc capture_store(struct capture *c, struct metadata *meta, struct err *err);
+
+void capture_freep(struct capture **p);

@@ -1,0 +1,512 @@
+/* The sequence of a checkpoint.
+ *
+ *   look      the tree, its standard streams, what cannot be saved
+ *   examine   what the doctor knows to be impossible
+ *   stage     a staging directory in the store
+ *   launch    CRIU, in the namespaces of the tree
+ *   gpu-lock, gpu-save    where a GPU is used: bring it to rest, its memory into the processes
+ *   dump      freeze, write images; in CRIU's post-dump notification, with the tree still frozen:
+ *             /dev/shm, and in stop mode the publishing too, so that a tree is ended only when its
+ *             checkpoint is safe
+ *   gpu-resume            leave-running: and back
+ *   publish   digests, manifest, marker, rename (leave-running: while the tree runs again)
+ */
+#include "base/clock.h"
+#include "base/compiler.h"
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/sys.h"
+#include "container/join.h"
+#include "container/proc_tree.h"
+#include "criu/explain.h"
+#include "criu/mend.h"
+#include "criu/session.h"
+#include "engine/capture.h"
+#include "engine/engine.h"
+#include "engine/gpus.h"
+#include "engine/host.h"
+#include "engine/preflight.h"
+#include "engine/root_changes.h"
+#include "engine/watch.h"
+#include "rootfs/tmpfs.h"
+#include "store/gc.h"
+#include "store/quota.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define LOG_NAME "dump.log"
+
+struct checkpoint {
+    const struct engine *engine;
+    const struct engine_checkpoint_request *req;
+    struct engine_outcome *out;
+
+    struct proc_facts *tree;
+    size_t n_tree;
+    uint64_t rss_bytes;
+    struct metadata meta;
+    struct join join;
+    struct store_staging *staging;
+    struct capture *capture; /* NULL: plain format */
+    struct cr_session *session;
+    struct capture_launch capture_launch;
+    struct gpus gpus;
+    enum rc gpu_rc; /* of bringing the GPU state back after the dump */
+    struct err gpu_err;
+    uint64_t frozen_at;
+    const struct steps_timings *timings; /* of the steps so far */
+    bool published;
+};
+
+static bool is_box(const struct checkpoint *c)
+{
+    return !join_same(c->req->pid, getpid(), "pid");
+}
+
+/* ---- look ---- */
+
+static enum rc look_at_stream(struct checkpoint *c, int i, struct err *err)
+{
+    char name[16];
+    CLEANUP(mem_freep) char *link = NULL;
+    (void)snprintf(name, sizeof(name), "fd/%d", i);
+    enum rc rc = proc_link(c->req->pid, name, &link, err);
+    if (rc == RC_NOT_FOUND)
+        return RC_OK; /* a closed stream */
+    if (rc)
+        return rc;
+    if (strncmp(link, "pipe:[", 6) == 0) {
+        c->meta.streams[i] = METADATA_STREAM_PIPE;
+        c->meta.stream_key[i] = STEAL(link);
+    } else if (strncmp(link, "/dev/pts/", 9) == 0) {
+        c->meta.streams[i] = METADATA_STREAM_TTY;
+    }
+    return RC_OK;
+}
+
+/* Processes of the box that have left the tree (a daemon's double fork) would be lost in silence.
+ */
+static enum rc look_for_strays(const struct checkpoint *c, struct err *err)
+{
+    CLEANUP(mem_freep) struct proc_facts *list = NULL;
+    size_t n = 0;
+    if (!is_box(c) || c->tree[0].ppid <= 0)
+        return RC_OK;
+    enum rc rc = proc_children(c->tree[0].ppid, &list, &n, err);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < n; i++)
+        if (list[i].pid != c->req->pid && list[i].state != 'Z' &&
+            join_same(list[i].pid, c->req->pid, "pid"))
+            return err_set(err, RC_UNSUPPORTED,
+                           "process %d (%s) has detached itself from the command and would be "
+                           "lost; run the program in the foreground",
+                           (int)list[i].inner, list[i].comm);
+    return RC_OK;
+}
+
+static enum rc look_at_tree(struct checkpoint *c, struct err *err)
+{
+    enum rc rc = proc_tree(c->req->pid, &c->tree, &c->n_tree, err);
+    for (size_t i = 0; !rc && i < c->n_tree; i++) {
+        c->rss_bytes += c->tree[i].rss_bytes;
+        if (c->tree[i].tracer)
+            rc = err_set(err, RC_UNSUPPORTED,
+                         "process %d (%s) is being traced by process %d; detach the debugger",
+                         (int)c->tree[i].pid, c->tree[i].comm, (int)c->tree[i].tracer);
+    }
+    if (!rc && c->tree[0].state == 'Z')
+        rc = err_set(err, RC_NOT_FOUND, "process %d has ended", (int)c->req->pid);
+    return rc ? rc : look_for_strays(c, err);
+}
+
+static char **copy_list(char *const *list)
+{
+    size_t n = 0;
+    while (list[n])
+        n++;
+    char **copy = mem_zalloc((n + 1) * sizeof(*copy));
+    for (size_t i = 0; i < n; i++)
+        copy[i] = mem_strdup(list[i]);
+    return copy;
+}
+
+/* A restored tree says in its application directory which checkpoint it came from. */
+static void look_at_ancestry(struct checkpoint *c)
+{
+    char path[96];
+    CLEANUP(buf_done) struct buf id = BUF_INIT;
+    CLEANUP(buf_done) struct buf generation = BUF_INIT;
+    (void)snprintf(path, sizeof(path), "/proc/%d/root/run/chrek/app", (int)c->req->pid);
+    CLEANUP(fd_closep) int dir = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    if (dir < 0 || !is_box(c))
+        return;
+    if (fs_read_file(dir, "generation", 64, &generation, NULL) == RC_OK)
+        c->meta.generation = strtoull(buf_str(&generation), NULL, 10);
+    if (fs_read_file(dir, "checkpoint_id", 512, &id, NULL) == RC_OK && id.len) {
+        id.data[strcspn(id.data, "\n")] = '\0';
+        c->meta.parent_id = mem_strdup(id.data);
+    }
+}
+
+static enum rc look(void *ctx, uint64_t deadline, struct err *err)
+{
+    (void)deadline;
+    struct checkpoint *c = ctx;
+    enum rc rc = look_at_tree(c, err);
+    if (rc)
+        return rc;
+    c->meta.pid = c->req->pid;
+    c->meta.root_pid = c->tree[0].inner;
+    for (int i = 0; i < 3 && !rc; i++)
+        rc = look_at_stream(c, i, err);
+    if (!rc)
+        rc = proc_link(c->req->pid, "cwd", &c->meta.cwd, err);
+    if (!rc && c->req->command)
+        c->meta.command = copy_list(c->req->command);
+    else if (!rc)
+        rc = proc_list(c->req->pid, "cmdline", &c->meta.command, err);
+    if (rc)
+        return rc;
+    c->meta.name = mem_strdup(c->req->name);
+    c->meta.notify = mem_strdup(c->req->notify);
+    c->meta.host_shm = join_same(c->req->pid, getpid(), "mnt");
+    c->meta.private_net = !join_same(c->req->pid, getpid(), "net");
+    look_at_ancestry(c);
+    host_describe(&c->meta);
+    return join_open(c->req->pid, &c->join, err);
+}
+
+static enum rc examine(void *ctx, uint64_t deadline, struct err *err)
+{
+    (void)deadline;
+    struct checkpoint *c = ctx;
+    enum rc rc = preflight(c->req, err);
+    return rc ? rc : gpus_find(c->tree, c->n_tree, &c->gpus, err);
+}
+
+/* ---- the GPU ---- */
+
+static bool has_gpu(const void *ctx)
+{
+    return ((const struct checkpoint *)ctx)->gpus.n > 0;
+}
+
+static bool goes_on_with_gpu(const void *ctx)
+{
+    return has_gpu(ctx) && !((const struct checkpoint *)ctx)->req->stop;
+}
+
+static enum rc lock_gpu(void *ctx, uint64_t deadline, struct err *err)
+{
+    struct checkpoint *c = ctx;
+    enum rc rc = gpus_lock(&c->gpus, deadline, err);
+    if (rc)
+        gpus_release(&c->gpus, c->engine); /* also after a hang, which nobody has taken back */
+    return rc;
+}
+
+static enum rc save_gpu(void *ctx, uint64_t deadline, struct err *err)
+{
+    struct checkpoint *c = ctx;
+    if (c->engine->progress)
+        c->engine->progress(c->engine->arg, "Saving GPU memory", 0, 0);
+    enum rc rc = gpus_save(&c->gpus, deadline, err);
+    gpus_describe(&c->gpus, &c->meta);
+    return rc;
+}
+
+static void release_gpu(void *ctx)
+{
+    struct checkpoint *c = ctx;
+    gpus_release(&c->gpus, c->engine);
+}
+
+/* The checkpoint is good whatever comes of this: it is published first, then the failure is told.
+ */
+static enum rc resume_gpu(void *ctx, uint64_t deadline, struct err *err)
+{
+    struct checkpoint *c = ctx;
+    (void)err;
+    c->gpu_rc = gpus_resume(&c->gpus, deadline, &c->gpu_err);
+    return RC_OK;
+}
+
+static enum rc check_gpu(void *ctx, uint64_t deadline, struct err *err)
+{
+    const struct checkpoint *c = ctx;
+    (void)deadline;
+    if (!c->gpu_rc)
+        return RC_OK;
+    return err_set(err, c->gpu_rc,
+                   "checkpoint '%s' is safe, but the program stands still: %.300s; restore it from "
+                   "the checkpoint",
+                   c->req->id, c->gpu_err.msg);
+}
+
+static bool gpu_was_lost(const void *ctx)
+{
+    return ((const struct checkpoint *)ctx)->gpu_rc != RC_OK;
+}
+
+/* ---- stage, launch ---- */
+
+static enum rc stage(void *ctx, uint64_t deadline, struct err *err)
+{
+    (void)deadline;
+    struct checkpoint *c = ctx;
+    enum rc rc = store_fits(c->req->store, 1, err); /* before anybody stands still for nothing */
+    if (!rc)
+        rc = store_begin(c->req->store, c->req->id, !c->req->replace, &c->staging, err);
+    if (!rc && c->req->plain && store_staging_domain(c->staging))
+        rc = err_set(err, RC_INVALID,
+                     "a plain checkpoint is one that any CRIU can read: it cannot be "
+                     "encrypted; leave out --format plain, or the key");
+    if (!rc && c->req->plain)
+        store_staging_follow(c->staging);
+    if (rc || c->req->plain)
+        return rc;
+    struct capture_options o = {.store = c->req->store,
+                                .criu = c->engine->criu,
+                                .staging = store_staging_fd(c->staging),
+                                .name = c->req->name,
+                                .hold = !c->req->stop,
+                                .rss_bytes = c->rss_bytes,
+                                .codec = c->req->codec,
+                                .domain = store_staging_domain(c->staging),
+                                .alone = store_staging_is_alone(c->staging)};
+    return capture_open(&o, &c->capture, err);
+}
+
+static void unstage(void *ctx)
+{
+    struct checkpoint *c = ctx;
+    capture_freep(&c->capture);
+    store_abortp(&c->staging);
+}
+
+static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
+{
+    (void)deadline;
+    struct checkpoint *c = ctx;
+    int pass[3] = {store_staging_fd(c->staging)};
+    struct capture_launch *more = &c->capture_launch;
+    enum rc rc = c->capture ? capture_launch(c->capture, 1, more, err) : RC_OK;
+    if (rc)
+        return rc;
+    memcpy(pass + 1, more->fds, more->n_fds * sizeof(int));
+    struct cr_launch l = {.criu = c->engine->criu,
+                          .enter = join_enter,
+                          .enter_arg = &c->join,
+                          .pass_fds = pass,
+                          .n_pass = 1 + more->n_fds,
+                          .env = more->env};
+    return cr_session_open(&l, &c->session, err);
+}
+
+static void unlaunch(void *ctx)
+{
+    struct checkpoint *c = ctx;
+    cr_session_freep(&c->session);
+}
+
+/* ---- dump ---- */
+
+/* /dev/shm of a box or container is its own; the host's belongs to everybody. */
+static enum rc save_shm(struct checkpoint *c, struct err *err)
+{
+    char path[64];
+    if (join_same(c->req->pid, getpid(), "mnt"))
+        return RC_OK;
+    (void)snprintf(path, sizeof(path), "/proc/%d/root/dev/shm", (int)c->req->pid);
+    CLEANUP(fd_closep) int dir = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    if (dir < 0)
+        return errno == ENOENT ? RC_OK : err_sys(err, "open '%s'", path);
+    return tmpfs_save(dir, store_staging_fd(c->staging), HOST_SHM_ARCHIVE, &c->meta.has_shm, err);
+}
+
+static void add_timing(struct metadata *m, const char *step, uint64_t ns)
+{
+    m->timings[m->n_timings++] = (struct metadata_timing){.step = mem_strdup(step), .ns = ns};
+}
+
+/* What the metadata says of the making itself: CRIU's version, from its log, and how long each
+ * step took until now. */
+static void describe_making(struct checkpoint *c)
+{
+    static const char key[] = "Version: ";
+    CLEANUP(fd_closep) int fd = sys_openat(store_staging_fd(c->staging), LOG_NAME, O_RDONLY, 0);
+    char text[1024];
+    size_t n = 0;
+    if (fd >= 0 && sys_read_full(fd, text, sizeof(text) - 1, &n, NULL) == RC_OK) {
+        text[n] = '\0';
+        char *version = strstr(text, key);
+        if (version) {
+            version += sizeof(key) - 1;
+            version[strspn(version, "0123456789.")] = '\0';
+            c->meta.criu_version = mem_strdup(version);
+        }
+    }
+    if (c->meta.timings)
+        return;
+    c->meta.timings = mem_zalloc((c->timings->n + 1) * sizeof(*c->meta.timings));
+    for (size_t i = 0; i < c->timings->n; i++)
+        add_timing(&c->meta, c->timings->step[i].name, c->timings->step[i].ns);
+    if (c->req->stop) /* we are in the middle of it */
+        add_timing(&c->meta, "dump", clock_now() - c->frozen_at);
+}
+
+static enum rc publish_now(struct checkpoint *c, struct err *err)
+{
+    describe_making(c);
+    enum rc rc = RC_OK;
+    if (c->capture)
+        rc = capture_store(c->capture, &c->meta, err);
+    else
+        c->meta.pages_bytes = watch_pages_bytes(store_staging_fd(c->staging));
+    if (!rc)
+        rc = store_commit(c->staging, &c->meta, c->req->replace, err);
+    c->published = !rc;
+    return rc;
+}
+
+static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struct err *err)
+{
+    struct checkpoint *c = arg;
+    (void)pid;
+    fd_closep(&fd);
+    if (event == CR_PRE_DUMP)
+        c->frozen_at = clock_now();
+    if (event != CR_POST_DUMP)
+        return RC_OK;
+    size_t mended = 0;
+    enum rc rc = c->capture ? capture_copy(c->capture, c->req->pid, err) : RC_OK;
+    if (!rc)
+        rc = cr_mend(store_staging_fd(c->staging), &mended, err);
+    if (!rc)
+        rc = save_shm(c, err);
+    if (!rc)
+        rc = root_changes_save(c->req->pid, store_staging_fd(c->staging), &c->meta, err);
+    if (rc || !c->req->stop)
+        return rc;
+    c->meta.freeze_ns = clock_now() - c->frozen_at; /* it never thaws: until here counts */
+    return publish_now(c, err);
+}
+
+static struct cr_opts dump_options(const struct checkpoint *c)
+{
+    return (struct cr_opts){.pid = c->tree[0].inner,
+                            .images_fd = cr_session_fd(0),
+                            .work_fd = cr_session_fd(0),
+                            .log_file = LOG_NAME,
+                            .log_level = 4,
+                            .config_file = c->capture_launch.config_file,
+                            .lazy_pages = c->capture_launch.lazy_pages,
+                            .leave_running = !c->req->stop,
+                            .shell_job = true,
+                            .tcp_established = c->req->tcp_established,
+                            .tcp_close = !c->req->tcp_established,
+                            .tcp_skip_in_flight = c->req->skip_in_flight,
+                            .file_locks = true,
+                            .link_remap = true,
+                            .ext_unix_sk = true,
+                            .ext_masters = true,
+                            .orphan_pts_master = true,
+                            .force_irmap = true,
+                            .ghost_limit =
+                                c->req->ghost_limit ? c->req->ghost_limit : ENGINE_GHOST_LIMIT};
+}
+
+static enum rc dump(void *ctx, uint64_t deadline, struct err *err)
+{
+    struct checkpoint *c = ctx;
+    struct cr_opts opts = dump_options(c);
+    struct cr_hooks hooks = {.event = on_event, .arg = c};
+    struct watch *w =
+        c->capture
+            ? watch_counter(c->engine, "Saving memory", capture_counter(c->capture), c->rss_bytes)
+            : watch_start(c->engine, "Saving memory", store_staging_fd(c->staging), c->rss_bytes);
+    uint64_t begun = clock_now();
+    c->meta.leave_running = !c->req->stop;
+    c->meta.tcp_established = opts.tcp_established;
+    c->meta.tcp_close = opts.tcp_close;
+    c->meta.shell_job = c->meta.file_locks = c->meta.link_remap = c->meta.ext_masters = true;
+    enum rc rc = cr_dump(c->session, &opts, &hooks, deadline, err);
+    watch_stop(w);
+    if (rc && c->published)
+        return RC_OK; /* it is safe; that CRIU then failed to end the tree is for the caller to see
+                       */
+    if (rc)
+        return cr_explain_file(store_staging_fd(c->staging), LOG_NAME, rc, err);
+    if (!c->req->stop)
+        c->meta.freeze_ns = clock_now() - (c->frozen_at ? c->frozen_at : begun);
+    return RC_OK;
+}
+
+/* ---- publish ---- */
+
+static enum rc publish(void *ctx, uint64_t deadline, struct err *err)
+{
+    (void)deadline;
+    struct checkpoint *c = ctx;
+    if (c->published)
+        return RC_OK;
+    if (c->engine->progress)
+        c->engine->progress(c->engine->arg, "Storing", 0, 0);
+    return publish_now(c, err);
+}
+
+static const struct step steps[] = {
+    {"look", "look at the processes", look, NULL, 0},
+    {"examine", "save these processes", examine, NULL, 0},
+    {"stage", "prepare the store", stage, unstage, 0},
+    {"launch", "start CRIU", launch, unlaunch, 60 * CLOCK_S},
+    {"gpu-lock", "bring the GPU to rest", lock_gpu, release_gpu, 0, has_gpu},
+    {"gpu-save", "save the GPU memory", save_gpu, release_gpu, 0, has_gpu},
+    {"dump", "save the processes", dump, NULL, 0},
+    {"gpu-resume", "go on with the GPU", resume_gpu, NULL, 0, goes_on_with_gpu},
+    {"publish", "publish the checkpoint", publish, NULL, 0},
+    {"gpu-check", "go on with the GPU", check_gpu, NULL, 0, gpu_was_lost},
+};
+
+static void copy_labels(struct metadata *m, const struct engine_checkpoint_request *req)
+{
+    m->labels = mem_zalloc((req->n_labels + 1) * sizeof(*m->labels));
+    for (size_t i = 0; i < req->n_labels; i++)
+        m->labels[m->n_labels++] = (struct metadata_label){mem_strdup(req->labels[i].key),
+                                                           mem_strdup(req->labels[i].value)};
+}
+
+enum rc engine_checkpoint(const struct engine *e, const struct engine_checkpoint_request *req,
+                          struct engine_outcome *out, struct err *err)
+{
+    struct checkpoint c = {.engine = e, .req = req, .out = out, .join = JOIN_NOTHING};
+    struct engine_outcome o = {.master = -1};
+    uint64_t limit = req->timeout_ns ? req->timeout_ns : ENGINE_TIMEOUT_NS;
+    copy_labels(&c.meta, req);
+    c.timings = &o.timings;
+    enum rc rc = steps_run(steps, ARRAY_LEN(steps), &c, clock_now() + limit, NULL, &o.timings, err);
+    o.freeze_ns = c.meta.freeze_ns;
+    o.pages_bytes = c.meta.pages_bytes;
+    o.total_bytes = c.meta.total_bytes;
+    cr_session_freep(&c.session);
+    capture_freep(&c.capture);
+    store_abortp(&c.staging);
+    gpus_done(&c.gpus);
+    join_done(&c.join);
+    metadata_done(&c.meta);
+    free(c.tree);
+    if (rc == RC_NO_SPACE) { /* what it has packed in vain goes at once, if nobody else is at it */
+        struct store_collected collected;
+        (void)!store_gc(req->store, false, &collected, NULL);
+    }
+    if (!rc)
+        *out = o;
+    return rc;
+}

@@ -1,0 +1,122 @@
+/* The engine: the sequence of a checkpoint and of a restore, on one machine.
+ *
+ * It knows stores, CRIU, boxes and files; it knows no Kubernetes and no command line.  Both
+ * sequences are tables of steps (engine/steps.h) that are undone when one fails: a failed
+ * checkpoint leaves the workload running and no trace in the store, a failed restore leaves an
+ * empty box.
+ *
+ * Threads: a call belongs to one thread; calls on different trees may run at once.  Calls start
+ * threads of their own (digests) and end them before they return.
+ */
+#pragma once
+
+#include "base/err.h"
+#include "engine/mode.h"
+#include "engine/steps.h"
+#include "store/metadata.h"
+#include "store/store.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct box;
+struct pager;
+
+/* What every call needs. */
+struct engine {
+    const char *criu; /* path of the criu program, see engine_find_criu() */
+    /* Told what goes on, at most every 100 ms and at each step; any member may be NULL.
+     * done, total  bytes; total 0 = unknown */
+    void (*progress)(void *arg, const char *what, uint64_t done, uint64_t total);
+    void (*warn)(void *arg, const char *text); /* one line for people */
+    void *arg;
+};
+
+/* Find the criu program: $CHREK_CRIU, then `lib/chrek/criu/sbin/criu` beside our own program's
+ * installation, then the build tree's, then /usr/local/sbin/criu, then PATH.
+ * out     the caller's (free)
+ * errors  RC_NOT_FOUND, saying where it looked */
+enum rc engine_find_criu(char **out, struct err *err);
+
+struct engine_checkpoint_request {
+    struct store *store;
+    const char *id;
+    bool replace; /* an existing checkpoint of this id is replaced, else it is kept */
+    pid_t pid;    /* root of the tree, as we see it */
+    bool stop;    /* end the tree once the checkpoint is safe; else it goes on */
+    bool tcp_established;
+    bool skip_in_flight;       /* connections that are being opened are dropped */
+    bool plain;                /* page images as files, readable by any CRIU; else packed */
+    enum compress_codec codec; /* of packed memory */
+    uint32_t ghost_limit;      /* bytes of a deleted file that are kept; 0 = 512 MiB */
+    uint64_t timeout_ns;       /* for all of it; 0 = ENGINE_TIMEOUT_NS */
+    char *const *command; /* what was started, for people and for a cold start; NULL = look it up */
+    const char *name;     /* of the box, or NULL */
+    const char *notify;   /* how the application is told of a restore, or NULL */
+    const struct metadata_label *labels;
+    size_t n_labels;
+};
+
+#define ENGINE_TIMEOUT_NS ((uint64_t)1800 * 1000000000)
+#define ENGINE_GHOST_LIMIT (512U << 20)
+
+struct engine_outcome {
+    struct steps_timings timings;
+    uint64_t freeze_ns;    /* how long the tree stood still */
+    uint64_t pages_bytes;  /* memory written or read */
+    uint64_t total_bytes;  /* of the checkpoint directory */
+    pid_t pid;             /* restore: the root in the box */
+    int master;            /* restore: master of the pty, the caller's; -1 without one */
+    enum engine_mode mode; /* restore: how the memory came, or comes */
+    struct pager *pager;   /* restore: brings in memory while the program runs (pager/pager.h); the
+                              caller's, pager_end() once the program has ended; NULL in mode full */
+};
+
+/* Freeze a process tree, store it, let it go on (or end it).
+ *
+ * The checkpoint appears whole or not at all; with `stop` the tree is ended only after the
+ * checkpoint is durable.  If the call fails the tree runs as before.
+ *
+ * errors  RC_EXISTS (id is there and not to be replaced), RC_NOT_FOUND (no such process),
+ *         RC_UNSUPPORTED (the tree holds what cannot be saved: which, and what to do), RC_DENIED,
+ *         RC_NO_SPACE, RC_TIMEOUT, RC_IO */
+enum rc engine_checkpoint(const struct engine *e, const struct engine_checkpoint_request *req,
+                          struct engine_outcome *out, struct err *err);
+
+struct engine_restore_request {
+    struct store_entry *entry; /* found and accepted by the store */
+    struct box *box;           /* fresh: nothing has run in it; NULL: restore right here, into our
+                                  own namespaces, with the root as our child */
+    int streams[3];            /* the application's ends of our pipes; -1 where it has none */
+    const char *app_dir;       /* without a box: the application directory, NULL = none */
+    const char *work_dir;      /* for CRIU's log; NULL: a directory in /tmp that goes away */
+    int log_level;             /* of CRIU, 0..4 */
+    bool skip_in_flight;
+    const char *config_file;     /* of CRIU, for what has no field; NULL = none */
+    const char *const *external; /* CRIU's external resources, NULL-terminated, or NULL */
+    bool tcp_established;
+    enum engine_mode mode; /* what cannot be had becomes ENGINE_FULL, with a warning */
+    uint64_t record_ns;    /* how long a first restore in mode workingset or lazy records what the
+                              program touches, 0 = a default */
+    uint64_t timeout_ns;
+    const char *notify;   /* how the application is told; NULL: as the checkpoint says */
+    const char *hostname; /* identity of the new life */
+    char *const *env;
+    const char *criu_log_dir; /* a copy of the log of a failed restore goes here; NULL = none */
+};
+
+/* Bring a checkpoint back to life in a box.
+ *
+ * Everything is verified before the tree runs: the marker and the small files before CRIU reads
+ * them, the memory images while CRIU works, with the tree held until the last byte is known to be
+ * right.  In the modes workingset and lazy that holds for each page by itself: it is verified
+ * before the program sees it, and one that cannot be had ends the program (pager/pager.h).  On
+ * failure the box holds no process but, perhaps, its init.
+ *
+ * errors  RC_CORRUPT (the checkpoint is damaged), RC_UNSUPPORTED (made for another machine),
+ *         RC_NOT_FOUND (a file that the tree needs is missing), RC_CONFLICT (a port is taken),
+ *         RC_DENIED, RC_TIMEOUT, RC_IO */
+enum rc engine_restore(const struct engine *e, const struct engine_restore_request *req,
+                       struct engine_outcome *out, struct err *err);

@@ -1,0 +1,139 @@
+#include "engine/feed.h"
+
+#include "base/compiler.h"
+#include "base/mem.h"
+#include "base/sys.h"
+#include "container/box.h"
+#include "container/proc_tree.h"
+#include "pager/uffd.h"
+#include "store/workingset.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+/* The directory of checkpoints that a checkpoint is in. */
+static int open_base(const struct store_entry *e)
+{
+    return sys_openat(store_entry_fd(e), "..", O_RDONLY | O_DIRECTORY, 0);
+}
+
+static const struct digest *memory_digest(const struct store_entry *e)
+{
+    const struct manifest *m = store_entry_manifest(e);
+    const struct manifest_file *f = m ? manifest_find(m, MEMORY_NAME) : NULL;
+    return f ? &f->digest : NULL;
+}
+
+static bool has_record(const struct store_entry *e)
+{
+    if (store_entry_must_be_signed(e)) /* a record is signed by nobody */
+        return false;
+    CLEANUP(workingset_done) struct workingset w = WORKINGSET_INIT;
+    CLEANUP(fd_closep) int base = open_base(e);
+    const struct digest *d = memory_digest(e);
+    return base >= 0 && d && workingset_open(base, store_entry_id(e), d, &w, NULL) == RC_OK;
+}
+
+enum engine_mode feed_mode(const struct engine *e, const struct engine_restore_request *req,
+                           const struct page_reader *pages)
+{
+    struct err err = ERR_INIT;
+    enum engine_mode mode = req->mode;
+    enum rc rc = RC_OK;
+    bool gpu = store_entry_metadata(req->entry)->gpu != NULL;
+    if (mode == ENGINE_DEFAULT)
+        mode = pages && !gpu && has_record(req->entry) ? ENGINE_WORKINGSET : ENGINE_FULL;
+    if (mode == ENGINE_FULL)
+        return mode;
+    if (!pages)
+        rc = err_set(&err, RC_UNSUPPORTED, "its memory is stored in plain format");
+    else if (gpu)
+        rc = err_set(&err, RC_UNSUPPORTED, "the GPU's driver reads all of its memory at once");
+    else if (page_reader_memory(pages)->sealed) /* keys do not survive a fork, and a record of its
+                                                   pages would lie there in the clear */
+        rc = err_set(&err, RC_UNSUPPORTED, "its memory is encrypted");
+    else
+        rc = uffd_check(&err);
+    if (!rc)
+        return mode;
+    CLEANUP(mem_freep)
+    char *text = mem_asprintf("restoring in full, not %s: %s", mode_name(mode), err.msg);
+    if (e->warn)
+        e->warn(e->arg, text);
+    return ENGINE_FULL;
+}
+
+/* ---- ending the processes ---- */
+
+struct victims {
+    struct box *box; /* NULL: children of the starter */
+    uint64_t init_start;
+    pid_t starter;
+};
+
+static void kill_box(const struct victims *v)
+{
+    struct proc_facts f;
+    /* Our parent may have reaped the init, and its number be somebody else's. */
+    if (proc_facts_read(box_init_pid(v->box), &f, NULL) == RC_OK && f.start == v->init_start)
+        box_kill(v->box);
+}
+
+/* Without a box the restored processes, and what is left of those that have ended, are children of
+ * who had started the restore; so is the pager's guardian. */
+static void kill_children(const struct victims *v)
+{
+    CLEANUP(mem_freep) struct proc_facts *list = NULL;
+    size_t n = 0;
+    if (proc_children(v->starter, &list, &n, NULL) != RC_OK)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        CLEANUP(mem_freep) struct proc_facts *tree = NULL;
+        size_t size = 0;
+        bool ours = list[i].pid == getpid() || list[i].pid == getppid();
+        if (ours || proc_tree(list[i].pid, &tree, &size, NULL) != RC_OK)
+            continue;
+        for (size_t k = 0; k < size; k++)
+            (void)kill(tree[k].pid, SIGKILL);
+    }
+}
+
+static void end_processes(void *arg)
+{
+    const struct victims *v = arg;
+    if (v->box)
+        kill_box(v);
+    else
+        kill_children(v);
+}
+
+/* ---- starting ---- */
+
+enum rc feed_start(const struct engine_restore_request *req, enum engine_mode mode,
+                   const struct page_reader *pages, const struct view *v, int work,
+                   struct pager **out, struct err *err)
+{
+    CLEANUP(fd_closep) int base = open_base(req->entry);
+    struct victims victims = {.box = req->box, .starter = getpid()};
+    struct proc_facts f = {.start = 0};
+    if (base < 0)
+        return err_sys(err, "open the directory of checkpoints");
+    enum rc rc = req->box ? proc_facts_read(box_init_pid(req->box), &f, err) : RC_OK;
+    if (rc)
+        return rc;
+    victims.init_start = f.start;
+    struct pager_options o = {.work = work,
+                              .pages = pages,
+                              .gaps = v->gaps,
+                              .n_gaps = v->n_gaps,
+                              .base = base,
+                              .id = store_entry_id(req->entry),
+                              .memory = memory_digest(req->entry),
+                              .use_record = mode == ENGINE_WORKINGSET,
+                              .no_record = store_entry_must_be_signed(req->entry),
+                              .record_ns = req->record_ns,
+                              .kill = end_processes,
+                              .arg = &victims};
+    return pager_start(&o, out, err);
+}

@@ -1,0 +1,462 @@
+#include "engine/life.h"
+
+#include "base/clock.h"
+#include "base/compiler.h"
+#include "base/mem.h"
+#include "base/sys.h"
+#include "container/box.h"
+#include "container/proc_tree.h"
+#include "engine/appdir.h"
+#include "engine/ready.h"
+#include "engine/registry.h"
+#include "engine/supervise.h"
+#include "pager/pager.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define READY_TICK_MS 20
+
+struct life {
+    const struct engine *engine;
+    const struct life_options *o;
+    struct supervisor *supervisor;
+    struct box *box;
+    struct registry_box record;
+    int hold;            /* on the record */
+    struct ready *ready; /* NULL when no checkpoint is waited for */
+    uint64_t started;
+    int appdir;
+
+    pid_t worker; /* the child that makes a checkpoint, 0 = none */
+    int report;   /* its report comes here */
+    bool restored;
+    bool stopped;
+    struct pager *pager; /* brings in memory of a restored program; NULL = all is there */
+};
+
+/* What the checkpoint's worker tells. */
+struct report {
+    int32_t rc;
+    uint64_t freeze_ns, total_ns, bytes;
+    char msg[sizeof(((struct err *)0)->msg)];
+};
+
+static void warn(const struct life *l, const char *text)
+{
+    if (l->engine->warn)
+        l->engine->warn(l->engine->arg, text);
+}
+
+/* ---- the checkpoint, once ready ---- */
+
+static _Noreturn void work(struct life *l, int to)
+{
+    struct err err = ERR_INIT;
+    struct engine_outcome outcome = {0};
+    pid_t pid = 0;
+    uint64_t begun = clock_now();
+    struct engine quiet = {.criu = l->engine->criu};
+    enum rc rc = registry_host_pid(l->record.init, l->record.pid, &pid, &err);
+    struct engine_checkpoint_request req = {.store = l->o->store,
+                                            .id = l->o->id,
+                                            .replace = l->o->cold,
+                                            .pid = pid,
+                                            .stop = l->o->stop,
+                                            .tcp_established = l->o->tcp_established,
+                                            .plain = l->o->plain,
+                                            .codec = l->o->codec,
+                                            .ghost_limit = l->o->ghost_limit,
+                                            .timeout_ns = l->o->timeout_ns,
+                                            .command = l->o->argv,
+                                            .name = l->record.name,
+                                            .notify = l->o->notify,
+                                            .labels = l->o->labels,
+                                            .n_labels = l->o->n_labels};
+    if (!rc)
+        rc = engine_checkpoint(&quiet, &req, &outcome, &err);
+    struct report r = {.rc = (int32_t)rc,
+                       .freeze_ns = outcome.freeze_ns,
+                       .total_ns = clock_now() - begun,
+                       .bytes = outcome.total_bytes};
+    memcpy(r.msg, err.msg, sizeof(r.msg));
+    (void)!write(to, &r, sizeof(r));
+    _exit(0);
+}
+
+static void start_checkpoint(struct life *l)
+{
+    int p[2];
+    if (pipe2(p, O_CLOEXEC) < 0)
+        return warn(l, "no checkpoint: cannot make a pipe");
+    if (l->o->stop)
+        registry_mark_stopped(l->record.name, l->o->id);
+    l->worker = fork();
+    if (l->worker == 0)
+        work(l, p[1]);
+    (void)close(p[1]);
+    l->report = p[0];
+    if (l->worker < 0) {
+        l->worker = 0;
+        fd_closep(&l->report);
+        return warn(l, "no checkpoint: cannot fork");
+    }
+    supervise_watch(l->supervisor, l->report);
+}
+
+static void say_checkpoint(const struct life *l, const struct report *r)
+{
+    if (r->rc == RC_EXISTS)
+        return;
+    if (r->rc) {
+        CLEANUP(mem_freep)
+        char *text = mem_asprintf("no checkpoint: %s; the command goes on", r->msg);
+        return warn(l, text);
+    }
+    if (l->o->quiet)
+        return;
+    CLEANUP(mem_freep)
+    char *text = mem_asprintf("checkpoint '%s' saved: %.1f MiB in %.2f s, frozen for %.0f ms",
+                              l->o->id, (double)r->bytes / (1 << 20), (double)r->total_ns / 1e9,
+                              (double)r->freeze_ns / 1e6);
+    warn(l, text);
+}
+
+/* The application may be waiting for it (chrek_wait() in chrek.h). */
+static void tell_application(const struct life *l, const char *failure)
+{
+    if (l->appdir >= 0)
+        (void)appdir_write_outcome(l->appdir, failure ? NULL : l->o->id, failure, NULL);
+}
+
+static void end_checkpoint(struct life *l)
+{
+    struct report r = {.rc = RC_IO, .msg = "its worker was killed"};
+    ssize_t n;
+    do
+        n = read(l->report, &r, sizeof(r));
+    while (n < 0 && errno == EINTR);
+    r.msg[sizeof(r.msg) - 1] = '\0';
+    supervise_watch(l->supervisor, -1);
+    fd_closep(&l->report);
+    while (waitpid(l->worker, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    l->worker = 0;
+    l->stopped = l->o->stop && r.rc == RC_OK;
+    if (r.rc && l->o->stop)
+        registry_unmark_stopped(l->record.name, l->o->id);
+    tell_application(l, r.rc && r.rc != RC_EXISTS ? r.msg : NULL);
+    say_checkpoint(l, &r);
+}
+
+/* ---- hooks of the supervisor ---- */
+
+static void on_output(void *arg, int stream, const char *data, size_t len)
+{
+    struct life *l = arg;
+    if (l->ready)
+        ready_output(l->ready, stream, data, len);
+}
+
+static void on_readable(void *arg, int fd)
+{
+    struct life *l = arg;
+    (void)fd;
+    if (l->worker)
+        end_checkpoint(l);
+    else if ((void)pager_state(l->pager, NULL), pager_ended(l->pager))
+        supervise_watch(l->supervisor, -1); /* whether all went well is asked at the end */
+}
+
+/* A restored program is ready: what it touches from now on is no part of its working set. */
+static void restored_is_ready(struct life *l)
+{
+    ready_freep(&l->ready);
+    supervise_set_tick(l->supervisor, 0);
+    pager_ready(l->pager);
+}
+
+static void on_tick(void *arg)
+{
+    struct life *l = arg;
+    if (!l->ready || l->worker)
+        return;
+    if (l->restored) {
+        if (ready_check(l->ready))
+            restored_is_ready(l);
+        return;
+    }
+    bool met = ready_check(l->ready);
+    bool late = !met && l->o->ready_timeout_ns && clock_now() - l->started > l->o->ready_timeout_ns;
+    if (!met && !late)
+        return;
+    ready_freep(&l->ready);
+    supervise_set_tick(l->supervisor, 0);
+    if (!late)
+        return start_checkpoint(l);
+    tell_application(l, "not ready in time");
+    warn(l, "no checkpoint: the command did not become ready in time; it goes on");
+}
+
+/* ---- beginning ---- */
+
+/* `config` says what the box shares with us; what belongs to the streams is filled in here. */
+static enum rc make_box(struct life *l, struct box_config config, struct err *err)
+{
+    struct supervise_hooks hooks = {
+        .output = on_output, .readable = on_readable, .tick = on_tick, .arg = l};
+    enum rc rc = supervise_new(config.tty, &hooks, &l->supervisor, err);
+    if (rc)
+        return rc;
+    config.window = supervise_window();
+    config.mask = *supervise_signal_mask(l->supervisor);
+    memcpy(config.stdio, supervise_app_streams(l->supervisor), sizeof(config.stdio));
+    rc = box_create(&config, &l->box, err);
+    if (rc)
+        return rc;
+    struct proc_facts f;
+    rc = proc_facts_read(box_init_pid(l->box), &f, err);
+    if (rc)
+        return rc;
+    l->record.init = f.pid;
+    l->record.init_start = f.start;
+    return registry_update(&l->record, err);
+}
+
+static void drop_box(struct life *l)
+{
+    box_freep(&l->box);
+    supervise_freep(&l->supervisor);
+    fd_closep(&l->appdir);
+}
+
+/* For a person only: into a file or pipe goes nothing that the program did not write. */
+static void say_restored(const struct life *l, const struct store_entry *entry, uint64_t ns)
+{
+    if (l->o->quiet || !isatty(STDERR_FILENO))
+        return;
+    CLEANUP(mem_freep)
+    char *text = mem_asprintf("restored '%s' in %.2f s", store_entry_id(entry), (double)ns / 1e9);
+    warn(l, text);
+}
+
+static enum rc restore(struct life *l, struct store_entry *entry, struct err *err)
+{
+    const struct metadata *m = store_entry_metadata(entry);
+    bool pty = false;
+    for (int i = 0; i < 3; i++)
+        pty = pty || m->streams[i] == METADATA_STREAM_TTY;
+    l->restored = true;
+    uint64_t begun = clock_now();
+    struct box_config config = {.private_net = m->private_net, .host_shm = m->host_shm, .tty = pty};
+    enum rc rc = make_box(l, config, err);
+    if (rc)
+        return rc;
+    char hostname[256] = "";
+    (void)gethostname(hostname, sizeof(hostname) - 1);
+    struct engine_restore_request req = {.entry = entry,
+                                         .box = l->box,
+                                         .notify = l->o->notify,
+                                         .log_level = 4,
+                                         .criu_log_dir = l->o->criu_log_dir,
+                                         .tcp_established = l->o->tcp_established,
+                                         .mode = l->o->mode,
+                                         .record_ns = l->o->record_ns,
+                                         .timeout_ns = l->o->timeout_ns,
+                                         .hostname = hostname,
+                                         .env = l->o->envp};
+    memcpy(req.streams, supervise_app_streams(l->supervisor), sizeof(req.streams));
+    struct engine_outcome outcome;
+    rc = engine_restore(l->engine, &req, &outcome, err);
+    if (rc)
+        return rc;
+    if (outcome.master >= 0)
+        supervise_take_master(l->supervisor, outcome.master);
+    l->pager = outcome.pager;
+    if (l->pager)
+        supervise_watch(l->supervisor, pager_fd(l->pager));
+    l->record.pid = outcome.pid;
+    l->record.generation = m->generation + 1;
+    say_restored(l, entry, clock_now() - begun);
+    return RC_OK;
+}
+
+/* The application's environment: the caller's, and where its directory is. */
+static char **application_env(char *const *envp)
+{
+    static char dir[] = APPDIR_ENV "=" BOX_APP_DIR;
+    size_t n = 0, kept = 0;
+    while (envp[n])
+        n++;
+    char **env = mem_zalloc((n + 2) * sizeof(*env));
+    for (size_t i = 0; i < n; i++)
+        if (strncmp(envp[i], APPDIR_ENV "=", sizeof(APPDIR_ENV)) != 0)
+            env[kept++] = envp[i];
+    env[kept] = dir;
+    return env;
+}
+
+static enum rc write_first_identity(struct life *l, struct err *err)
+{
+    char hostname[256] = "";
+    (void)gethostname(hostname, sizeof(hostname) - 1);
+    struct appdir_identity id = {.hostname = hostname, .env = l->o->envp};
+    enum rc rc = box_open_dir(l->box, BOX_APP_DIR, &l->appdir, err);
+    return rc ? rc : appdir_write(l->appdir, &id, err);
+}
+
+static enum rc start_cold(struct life *l, bool *out_exec, struct err *err)
+{
+    bool pty = !l->o->no_tty && supervise_on_terminal();
+    l->restored = false;
+    struct box_config config = {.private_net = l->o->private_net, .tty = pty};
+    enum rc rc = make_box(l, config, err);
+    if (!rc)
+        rc = write_first_identity(l, err);
+    if (rc)
+        return rc;
+    CLEANUP(mem_freep) char **env = application_env(l->o->envp);
+    int master = -1;
+    l->started = clock_now();
+    rc = box_start(l->box, l->o->argv, env, &l->record.pid, &master, err);
+    *out_exec = rc == RC_NOT_FOUND || rc == RC_DENIED;
+    if (rc)
+        return rc;
+    if (master >= 0)
+        supervise_take_master(l->supervisor, master);
+    l->record.generation = 0;
+    return RC_OK;
+}
+
+/* Restore if there is something to restore; *out_done tells whether the tree runs. */
+static enum rc try_restore(struct life *l, bool *out_done, struct err *err)
+{
+    CLEANUP(store_entry_freep) struct store_entry *entry = NULL;
+    struct err why = ERR_INIT;
+    *out_done = false;
+    if (!l->o->id || l->o->cold)
+        return RC_OK;
+    enum rc rc = store_find(l->o->store, l->o->id, &entry, &why);
+    if (rc == RC_NOT_FOUND && l->o->argv && !l->o->no_fallback)
+        return RC_OK;
+    if (!rc)
+        rc = restore(l, entry, &why);
+    if (!rc) {
+        *out_done = true;
+        return RC_OK;
+    }
+    drop_box(l);
+    if (!l->o->argv || l->o->no_fallback) {
+        if (err)
+            *err = why;
+        return rc;
+    }
+    CLEANUP(mem_freep) char *text = mem_asprintf("%s. Falling back to cold start", why.msg);
+    warn(l, text);
+    return RC_OK;
+}
+
+static enum rc begin(struct life *l, bool *out_exec, struct err *err)
+{
+    bool done = false;
+    enum rc rc = try_restore(l, &done, err);
+    if (!rc && !done)
+        rc = start_cold(l, out_exec, err);
+    if (rc)
+        return rc;
+    supervise_streams_given(l->supervisor);
+    if ((!l->restored || l->pager) && l->o->id && l->o->ready) {
+        rc = ready_parse(l->o->ready, &l->ready, err);
+        if (rc)
+            return rc;
+        if (l->restored)
+            l->started = clock_now();
+        ready_place(l->ready, box_init_pid(l->box), l->appdir, l->started);
+        supervise_set_tick(l->supervisor, READY_TICK_MS);
+    }
+    rc = registry_update(&l->record, err);
+    if (!rc && l->o->begun)
+        l->o->begun(l->o->begun_arg, &l->record);
+    return rc;
+}
+
+static void describe(struct life *l)
+{
+    char now[CLOCK_RFC3339_LEN];
+    size_t n = 0;
+    clock_rfc3339(now);
+    struct proc_facts self;
+    if (proc_facts_read(getpid(), &self, NULL) == RC_OK) {
+        l->record.owner = self.pid;
+        l->record.owner_start = self.start;
+    }
+    l->record.started_at = mem_strdup(now);
+    l->record.store = l->o->store ? mem_strdup(store_path(l->o->store)) : NULL;
+    l->record.id = mem_strdup(l->o->id);
+    l->record.notify = mem_strdup(l->o->notify);
+    while (l->o->argv && l->o->argv[n])
+        n++;
+    l->record.command = mem_zalloc((n + 1) * sizeof(char *));
+    for (size_t i = 0; i < n; i++)
+        l->record.command[i] = mem_strdup(l->o->argv[i]);
+}
+
+/* The box is gone; whether that was because of its memory. */
+static bool end_pager(struct life *l)
+{
+    struct err why = ERR_INIT;
+    if (!l->pager || pager_end(&l->pager, &why) != PAGER_FAILED)
+        return false;
+    CLEANUP(mem_freep)
+    char *text =
+        mem_asprintf("the memory of the restored program could not be brought in, so it was "
+                     "ended: %s",
+                     why.msg);
+    warn(l, text);
+    return true;
+}
+
+/* A program that goes into the background has nothing left in the foreground to be saved. */
+static void say_left_behind(const struct life *l, int status)
+{
+    if (l->ready && !l->restored && WIFEXITED(status) && box_left_others(l->box))
+        warn(l,
+             "no checkpoint: the command has ended before it was ready, and what it left behind in "
+             "the background has ended with it; run the program in the foreground");
+}
+
+enum rc life_run(const struct engine *e, const struct life_options *o, struct life_end *out,
+                 bool *out_exec, struct err *err)
+{
+    struct life l = {.engine = e, .o = o, .appdir = -1, .report = -1};
+    int status = 0;
+    *out_exec = false;
+    describe(&l);
+    enum rc rc = registry_enter(&l.record, o->name, &l.hold, err);
+    if (!rc)
+        rc = begin(&l, out_exec, err);
+    if (!rc)
+        rc = supervise_run(l.supervisor, l.box, &status, err);
+    if (!rc)
+        say_left_behind(&l, status);
+    if (l.worker)
+        end_checkpoint(&l);
+    bool stopped = l.record.name && registry_was_stopped(l.record.name);
+    ready_freep(&l.ready);
+    drop_box(&l);
+    bool lost = end_pager(&l);
+    if (l.record.name)
+        registry_leave(l.record.name);
+    registry_box_done(&l.record);
+    if (rc)
+        return rc;
+    *out = (struct life_end){
+        .status = status, .stopped = l.stopped || (stopped && WIFSIGNALED(status)), .lost = lost};
+    return RC_OK;
+}

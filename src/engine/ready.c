@@ -1,0 +1,347 @@
+#include "engine/ready.h"
+
+#include "base/clock.h"
+#include "base/compiler.h"
+#include "base/mem.h"
+#include "base/num.h"
+#include "base/sys.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <regex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define LINE_MAX_BYTES 65536
+#define PROBE_LIMIT_NS (2 * CLOCK_S) /* one connection or one command */
+#define COMMAND_PAUSE_NS (500 * CLOCK_MS)
+
+enum ready_kind { READY_FILE, READY_TCP, READY_HTTP, READY_LOG, READY_AFTER, READY_EXIT_OF };
+
+struct ready {
+    enum ready_kind kind;
+    bool met;
+    char *text; /* file, command, or HTTP path */
+    char host[INET6_ADDRSTRLEN];
+    uint16_t port;
+    uint64_t after_ns;
+    regex_t regex; /* kind READY_LOG only */
+    char *line[3];
+    size_t line_len[3];
+
+    pid_t init;
+    int appdir;
+    uint64_t start;
+
+    pid_t probe; /* a child that connects or runs the command; 0 = none */
+    uint64_t probe_since;
+};
+
+static const struct {
+    const char *prefix;
+    enum ready_kind kind;
+} kinds[] = {{"file:", READY_FILE}, {"tcp:", READY_TCP},     {"http:", READY_HTTP},
+             {"log:", READY_LOG},   {"after:", READY_AFTER}, {"exit-of:", READY_EXIT_OF}};
+
+static enum rc parse_port(const char *text, size_t len, uint16_t *out, struct err *err)
+{
+    char digits[8];
+    uint64_t port = 0;
+    if (len == 0 || len >= sizeof(digits))
+        return err_set(err, RC_INVALID, "bad port '%.*s'", (int)(len < 64 ? len : 64), text);
+    memcpy(digits, text, len);
+    digits[len] = '\0';
+    enum rc rc = num_parse_u64(digits, 1, 65535, &port, err);
+    if (rc)
+        return err_ctx(err, rc, "port");
+    *out = (uint16_t)port;
+    return RC_OK;
+}
+
+/* [HOST:]PORT, up to `len` bytes; HOST may be in brackets. */
+static enum rc parse_address(struct ready *r, const char *text, size_t len, struct err *err)
+{
+    const char *colon = memrchr(text, ':', len);
+    const char *host = "127.0.0.1";
+    size_t host_len = strlen(host);
+    if (colon) {
+        host = text;
+        host_len = (size_t)(colon - text);
+        if (host_len >= 2 && host[0] == '[' && host[host_len - 1] == ']') {
+            host++;
+            host_len -= 2;
+        }
+        if (host_len == 9 && memcmp(host, "localhost", 9) == 0) {
+            host = "127.0.0.1";
+            host_len = 9;
+        }
+    }
+    if (host_len >= sizeof(r->host))
+        return err_set(err, RC_INVALID, "'%.64s' is no numeric address", text);
+    memcpy(r->host, host, host_len);
+    r->host[host_len] = '\0';
+    struct in6_addr a;
+    if (inet_pton(AF_INET, r->host, &a) != 1 && inet_pton(AF_INET6, r->host, &a) != 1)
+        return err_set(err, RC_INVALID, "'%s' is no numeric address", r->host);
+    const char *port = colon ? colon + 1 : text;
+    return parse_port(port, len - (size_t)(port - text), &r->port, err);
+}
+
+static enum rc parse_http(struct ready *r, const char *text, struct err *err)
+{
+    if (strncmp(text, "http://", 7) == 0)
+        text += 7;
+    else if (strncmp(text, "//", 2) == 0)
+        text += 2;
+    else if (strncmp(text, "https:", 6) == 0)
+        return err_set(err, RC_INVALID, "https is not supported; use exit-of:'curl …'");
+    size_t authority = strcspn(text, "/");
+    r->text = mem_strdup(text[authority] ? text + authority : "/");
+    for (const char *p = r->text; *p; p++)
+        if ((unsigned char)*p <= ' ')
+            return err_set(err, RC_INVALID, "blank in URL '%s'", text);
+    return parse_address(r, text, authority, err);
+}
+
+static enum rc parse_after(struct ready *r, const char *text, struct err *err)
+{
+    return num_parse_duration(text, &r->after_ns, err);
+}
+
+static enum rc parse_regex(struct ready *r, const char *text, struct err *err)
+{
+    regex_t compiled;
+    int bad = regcomp(&compiled, text, REG_EXTENDED | REG_NOSUB);
+    if (bad) {
+        char why[128];
+        (void)regerror(bad, &compiled, why, sizeof(why));
+        return err_set(err, RC_INVALID, "regular expression '%s': %s", text, why);
+    }
+    r->regex = compiled;
+    r->kind = READY_LOG;
+    return RC_OK;
+}
+
+static enum rc parse_rest(struct ready *r, enum ready_kind kind, const char *rest, struct err *err)
+{
+    switch (kind) {
+    case READY_TCP:
+        return parse_address(r, rest, strlen(rest), err);
+    case READY_HTTP:
+        return parse_http(r, rest, err);
+    case READY_LOG:
+        return parse_regex(r, rest, err);
+    case READY_AFTER:
+        return parse_after(r, rest, err);
+    case READY_FILE:
+    case READY_EXIT_OF:
+        break;
+    }
+    r->text = mem_strdup(rest);
+    return RC_OK;
+}
+
+enum rc ready_parse(const char *text, struct ready **out, struct err *err)
+{
+    CLEANUP(ready_freep) struct ready *r = mem_zalloc(sizeof(*r));
+    r->appdir = -1;
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        size_t n = strlen(kinds[i].prefix);
+        if (strncmp(text, kinds[i].prefix, n) != 0)
+            continue;
+        if (!text[n])
+            break;
+        r->kind = kinds[i].kind == READY_LOG ? READY_FILE : kinds[i].kind; /* until compiled */
+        enum rc rc = parse_rest(r, kinds[i].kind, text + n, err);
+        if (rc)
+            return err_ctx(err, rc, "--ready '%s'", text);
+        *out = STEAL(r);
+        return RC_OK;
+    }
+    return err_set(err, RC_INVALID,
+                   "--ready '%s': want file:PATH, tcp:PORT, http:URL, log:REGEX, after:SECONDS or "
+                   "exit-of:CMD",
+                   text);
+}
+
+void ready_place(struct ready *r, pid_t init, int appdir, uint64_t start)
+{
+    r->init = init;
+    r->appdir = appdir;
+    r->start = start;
+}
+
+static void match_line(struct ready *r, int stream)
+{
+    r->line[stream][r->line_len[stream]] = '\0';
+    if (regexec(&r->regex, r->line[stream], 0, NULL, 0) == 0)
+        r->met = true;
+    r->line_len[stream] = 0;
+}
+
+void ready_output(struct ready *r, int stream, const char *data, size_t len)
+{
+    if (r->kind != READY_LOG || r->met || stream < 1 || stream > 2)
+        return;
+    if (!r->line[stream])
+        r->line[stream] = mem_alloc(LINE_MAX_BYTES + 1);
+    for (size_t i = 0; i < len && !r->met; i++) {
+        if (data[i] == '\n' || data[i] == '\r' || r->line_len[stream] == LINE_MAX_BYTES)
+            match_line(r, stream);
+        else
+            r->line[stream][r->line_len[stream]++] = (char)(data[i] ? data[i] : ' ');
+    }
+}
+
+static bool file_exists(const struct ready *r)
+{
+    struct stat st;
+    if (r->text[0] != '/')
+        return r->appdir >= 0 && fstatat(r->appdir, r->text, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    char root[64] = "/";
+    if (r->init)
+        (void)snprintf(root, sizeof(root), "/proc/%d/root", (int)r->init);
+    CLEANUP(fd_closep) int dir = sys_openat(AT_FDCWD, root, O_PATH | O_DIRECTORY, 0);
+    return dir >= 0 && fstatat(dir, r->text + 1, &st, 0) == 0;
+}
+
+static int connect_to(const struct ready *r)
+{
+    struct sockaddr_in in4 = {.sin_family = AF_INET, .sin_port = htons(r->port)};
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(r->port)};
+    bool v4 = inet_pton(AF_INET, r->host, &in4.sin_addr) == 1;
+    if (!v4)
+        (void)inet_pton(AF_INET6, r->host, &in6.sin6_addr);
+    int sk = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const struct sockaddr *to = v4 ? (const struct sockaddr *)&in4 : (const struct sockaddr *)&in6;
+    if (sk >= 0 && connect(sk, to, v4 ? sizeof(in4) : sizeof(in6)) == 0)
+        return sk;
+    if (sk >= 0)
+        (void)close(sk);
+    return -1;
+}
+
+/* "HTTP/1.1 200" */
+static bool is_good_status(const char *answer, size_t len)
+{
+    return len >= 12 && memcmp(answer, "HTTP/1.", 7) == 0 && answer[8] == ' ' &&
+           (answer[9] == '2' || answer[9] == '3');
+}
+
+static bool get_succeeds(const struct ready *r, int sk)
+{
+    char text[4096];
+    int n = snprintf(text, sizeof(text),
+                     "GET %.3500s HTTP/1.1\r\nHost: %s:%u\r\nUser-Agent: chrek\r\n"
+                     "Connection: close\r\n\r\n",
+                     r->text, r->host, r->port);
+    if (send(sk, text, (size_t)n, MSG_NOSIGNAL) != n)
+        return false;
+    size_t have = 0;
+    while (have < 12) {
+        ssize_t got = recv(sk, text + have, sizeof(text) - have, 0);
+        if (got <= 0)
+            return false;
+        have += (size_t)got;
+    }
+    return is_good_status(text, have);
+}
+
+static void join(pid_t pid, const char *kind, int flag)
+{
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)pid, kind);
+    CLEANUP(fd_closep) int fd = sys_openat(AT_FDCWD, path, O_RDONLY, 0);
+    if (fd < 0 || setns(fd, flag) < 0)
+        _exit(1);
+}
+
+/* The body of a probe: exit status 0 = ready. */
+static _Noreturn void run_probe(const struct ready *r)
+{
+    sigset_t none;
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)alarm((unsigned)(PROBE_LIMIT_NS / CLOCK_S));
+    if (r->init)
+        join(r->init, "net", CLONE_NEWNET);
+    if (r->kind == READY_EXIT_OF) {
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0)
+            _exit(1);
+        if (r->init)
+            join(r->init, "mnt", CLONE_NEWNS);
+        (void)alarm(0);
+        (void)execl("/bin/sh", "sh", "-c", r->text, (char *)NULL);
+        _exit(127);
+    }
+    int sk = connect_to(r);
+    _exit(sk >= 0 && (r->kind == READY_TCP || get_succeeds(r, sk)) ? 0 : 1);
+}
+
+static void kill_probe(struct ready *r)
+{
+    if (!r->probe)
+        return;
+    (void)kill(r->probe, SIGKILL);
+    while (waitpid(r->probe, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    r->probe = 0;
+}
+
+static void probe(struct ready *r)
+{
+    uint64_t now = clock_now();
+    int status = 0;
+    if (r->probe && waitpid(r->probe, &status, WNOHANG) == r->probe) {
+        r->probe = 0;
+        r->met = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+        if (r->met || r->kind == READY_EXIT_OF)
+            return;
+    }
+    bool pause = r->kind == READY_EXIT_OF && now - r->probe_since < COMMAND_PAUSE_NS;
+    if (r->probe || pause)
+        return;
+    r->probe_since = now;
+    r->probe = fork();
+    if (r->probe == 0)
+        run_probe(r);
+    if (r->probe < 0)
+        r->probe = 0;
+}
+
+bool ready_check(struct ready *r)
+{
+    if (r->met)
+        return true;
+    if (r->kind == READY_FILE)
+        r->met = file_exists(r);
+    else if (r->kind == READY_AFTER)
+        r->met = clock_now() - r->start >= r->after_ns;
+    else if (r->kind != READY_LOG)
+        probe(r);
+    return r->met;
+}
+
+void ready_freep(struct ready **p)
+{
+    struct ready *r = STEAL(*p);
+    if (!r)
+        return;
+    kill_probe(r);
+    if (r->kind == READY_LOG)
+        regfree(&r->regex);
+    free(r->line[1]);
+    free(r->line[2]);
+    free(r->text);
+    free(r);
+}

@@ -1,0 +1,516 @@
+/* The sequence of a restore.
+ *
+ *   gate      can a tree from there run here
+ *   verify    the small files against the manifest, before anything reads them
+ *   files     /dev/shm
+ *   identity  the application directory
+ *   memory    of a packed checkpoint: verified images for CRIU, and what is left to us
+ *   launch    are the file locks free; CRIU, in the box; and a pager, if the program is not to wait
+ *             for its memory
+ *   criu      CRIU restores; at pre-resume, with every task stopped, packed memory is brought in,
+ *             or the pager holds what will bring it in; of a plain checkpoint the page images are
+ *             verified by a thread meanwhile, and its verdict is awaited: damaged memory never runs
+ *   adopt     the box's init takes the tree over
+ *   gpu-restore, gpu-unlock    GPU memory back to the GPU, see engine/gpus.h why only now
+ *   notify    the application is told, if it asked
+ */
+#include "base/clock.h"
+#include "base/compiler.h"
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/sys.h"
+#include "container/box.h"
+#include "container/join.h"
+#include "container/proc_tree.h"
+#include "criu/explain.h"
+#include "criu/session.h"
+#include "engine/appdir.h"
+#include "engine/engine.h"
+#include "engine/feed.h"
+#include "engine/fill.h"
+#include "engine/gpus.h"
+#include "engine/host.h"
+#include "engine/locks.h"
+#include "engine/notify.h"
+#include "engine/view.h"
+#include "engine/watch.h"
+#include "rootfs/tmpfs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LOG_NAME "restore.log"
+
+/* The page images, verified while CRIU works. */
+struct verification {
+    const struct store_entry *entry;
+    pthread_t thread;
+    bool running;
+    enum rc rc;
+    struct err err;
+};
+
+struct restore {
+    const struct engine *engine;
+    const struct engine_restore_request *req;
+    const struct metadata *meta;
+    struct gpus gpus;
+    struct join join;
+    struct cr_session *session;
+    struct verification verification;
+    const struct page_reader *pages; /* NULL: plain format */
+    struct view view;
+    uint64_t filled; /* atomic */
+    enum engine_mode mode;
+    struct pager *pager; /* NULL: mode full */
+    uint64_t deadline;
+    int work; /* a directory without a name for CRIU's log: the checkpoint may be read-only */
+    char work_path[64];
+    pid_t pid;
+    int master;
+};
+
+static enum rc gate(void *ctx, uint64_t deadline, struct err *err)
+{
+    (void)deadline;
+    struct restore *r = ctx;
+    enum rc rc = host_accepts(r->meta, err);
+    return rc ? rc : gpus_accept(r->meta, &r->gpus, err);
+}
+
+/* Digests do not help against somebody who may write both the bytes and the manifest. */
+static void warn_of_strangers(const struct restore *r)
+{
+    struct stat st;
+    if (!r->engine->warn || fstat(store_entry_fd(r->req->entry), &st) < 0)
+        return;
+    CLEANUP(mem_freep) char *text = NULL;
+    if (st.st_uid != 0 && st.st_uid != geteuid())
+        text = mem_asprintf("%s belongs to user %u, who decides what this program becomes",
+                            store_entry_path(r->req->entry), st.st_uid);
+    else if (st.st_mode & 0022)
+        text = mem_asprintf("%s can be written by others, who decide what this program becomes",
+                            store_entry_path(r->req->entry));
+    if (text)
+        r->engine->warn(r->engine->arg, text);
+}
+
+static enum rc verify(void *ctx, uint64_t deadline, struct err *err)
+{
+    (void)deadline;
+    struct restore *r = ctx;
+    enum rc rc = store_entry_unlocked(r->req->entry, err);
+    if (!rc)
+        rc = store_entry_fetch(r->req->entry, err);
+    if (rc)
+        return rc;
+    warn_of_strangers(r);
+    if (!store_entry_manifest(r->req->entry)) {
+        if (r->engine->warn)
+            r->engine->warn(r->engine->arg,
+                            "this checkpoint was not made by chrek and has no digests: its bytes "
+                            "cannot be verified");
+        return RC_OK;
+    }
+    return store_verify(r->req->entry, STORE_SMALL, 1, NULL, err);
+}
+
+/* A directory of the box, or without one our own. */
+static enum rc open_dir(const struct restore *r, const char *path, int *out_fd, struct err *err)
+{
+    if (r->req->box)
+        return box_open_dir(r->req->box, path, out_fd, err);
+    int fd = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0)
+        return err_sys(err, "open '%s'", path);
+    *out_fd = fd;
+    return RC_OK;
+}
+
+static enum rc files(void *ctx, uint64_t deadline, struct err *err)
+{
+    (void)deadline;
+    const struct restore *r = ctx;
+    if (!r->meta->has_shm)
+        return RC_OK;
+    int fd = -1, from = -1;
+    enum rc rc = open_dir(r, "/dev/shm", &fd, err);
+    CLEANUP(fd_closep) int shm = fd;
+    if (!rc)
+        rc = store_entry_reveal(r->req->entry, HOST_SHM_ARCHIVE, &from, err);
+    return rc ? rc : tmpfs_load(from, HOST_SHM_ARCHIVE, shm, err);
+}
+
+static enum rc identity(void *ctx, uint64_t deadline, struct err *err)
+{
+    (void)deadline;
+    const struct restore *r = ctx;
+    char now[CLOCK_RFC3339_LEN];
+    clock_rfc3339(now);
+    int fd = -1;
+    if (!r->req->box && !r->req->app_dir)
+        return RC_OK;
+    enum rc rc = open_dir(r, r->req->box ? BOX_APP_DIR : r->req->app_dir, &fd, err);
+    CLEANUP(fd_closep) int dir = fd;
+    if (rc)
+        return rc;
+    struct appdir_identity id = {.generation = r->meta->generation + 1,
+                                 .checkpoint_id = store_entry_id(r->req->entry),
+                                 .restored_at = now,
+                                 .hostname = r->req->hostname,
+                                 .env = r->req->env};
+    return appdir_write(dir, &id, err);
+}
+
+/* ---- memory ---- */
+
+static enum rc memory(void *ctx, uint64_t deadline, struct err *err)
+{
+    (void)deadline;
+    struct restore *r = ctx;
+    enum rc rc = store_entry_pages(r->req->entry, &r->pages, err);
+    if (rc)
+        return rc;
+    r->mode = feed_mode(r->engine, r->req, r->pages);
+    return r->pages ? view_make(r->req->entry, r->pages, r->mode != ENGINE_FULL, &r->view, err)
+                    : RC_OK;
+}
+
+/* ---- launch ---- */
+
+/* CRIU's work directory: not the checkpoint, which is never changed and may be read-only. */
+static enum rc make_work_dir(struct restore *r, struct err *err)
+{
+    if (r->req->work_dir) {
+        enum rc rc = fs_mkdirs(r->req->work_dir, 0755, err);
+        if (rc)
+            return err_ctx(err, rc, "work directory");
+        r->work = sys_openat(AT_FDCWD, r->req->work_dir, O_RDONLY | O_DIRECTORY, 0);
+        return r->work < 0 ? err_sys(err, "open '%s'", r->req->work_dir) : RC_OK;
+    }
+    if (fs_private_dir(&r->work, NULL) == RC_OK)
+        return RC_OK;
+    (void)snprintf(r->work_path, sizeof(r->work_path), "/tmp/chrek-restore-XXXXXX");
+    if (!mkdtemp(r->work_path)) {
+        r->work_path[0] = '\0';
+        return err_sys(err, "make a work directory in /tmp");
+    }
+    r->work = sys_openat(AT_FDCWD, r->work_path, O_RDONLY | O_DIRECTORY, 0);
+    return r->work < 0 ? err_sys(err, "open '%s'", r->work_path) : RC_OK;
+}
+
+enum { PASS_IMAGES, PASS_WORK, PASS_STREAM };
+
+static enum rc locks_are_free(const struct restore *r, int images, struct err *err)
+{
+    int fd = -1;
+    enum rc rc = open_dir(r, "/.", &fd, err);
+    CLEANUP(fd_closep) int root = fd;
+    return rc ? rc : locks_check(images, root, err);
+}
+
+static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
+{
+    (void)deadline;
+    struct restore *r = ctx;
+    enum rc rc = make_work_dir(r, err);
+    if (!rc && r->mode != ENGINE_FULL) /* before there are threads: it forks */
+        rc = feed_start(r->req, r->mode, r->pages, &r->view, r->work, &r->pager, err);
+    if (!rc && r->req->box)
+        rc = join_open(box_init_pid(r->req->box), &r->join, err);
+    int images = r->view.dir;
+    if (!rc && !r->pages)
+        rc = store_entry_reveal(r->req->entry, "*.img", &images, err);
+    if (!rc)
+        rc = locks_are_free(r, images, err);
+    if (rc)
+        return rc;
+    int pass[PASS_STREAM + 3] = {images, r->work};
+    size_t n = PASS_STREAM;
+    for (int i = 0; i < 3; i++)
+        if (r->req->streams[i] >= 0)
+            pass[n++] = r->req->streams[i];
+    struct cr_launch l = {.criu = r->engine->criu,
+                          .enter = join_enter,
+                          .enter_arg = &r->join,
+                          .pass_fds = pass,
+                          .n_pass = n};
+    return cr_session_open(&l, &r->session, err);
+}
+
+/* ---- criu ---- */
+
+static void *verify_thread(void *arg)
+{
+    struct verification *v = arg;
+    v->rc = store_verify(v->entry, STORE_BIG, 1, NULL, &v->err);
+    return NULL;
+}
+
+static void start_verification(struct restore *r)
+{
+    struct verification *v = &r->verification;
+    v->entry = r->req->entry;
+    if (!store_entry_manifest(v->entry))
+        return;
+    v->running = pthread_create(&v->thread, NULL, verify_thread, v) == 0;
+    if (!v->running)
+        (void)verify_thread(v); /* no thread to be had: then before CRIU */
+}
+
+static enum rc finish_verification(struct restore *r, struct err *err)
+{
+    struct verification *v = &r->verification;
+    if (v->running)
+        (void)pthread_join(v->thread, NULL);
+    v->running = false;
+    if (v->rc && err)
+        *err = v->err;
+    return v->rc;
+}
+
+/* CRIU resumes the tasks whatever its pre-resume hook says, and so would the kernel if CRIU were
+ * killed; so a tree that must not run is killed itself, while every task of it is still stopped. */
+static void kill_tree(const struct restore *r)
+{
+    CLEANUP(mem_freep) struct proc_facts *tree = NULL;
+    size_t n = 0;
+    if (r->req->box) {
+        box_kill(r->req->box);
+        return;
+    }
+    if (r->pid > 0 && proc_tree(r->pid, &tree, &n, NULL) == RC_OK)
+        for (size_t i = 0; i < n; i++)
+            (void)kill(tree[i].pid, SIGKILL);
+}
+
+/* With every task stopped. */
+static enum rc bring_in(struct restore *r, struct err *err)
+{
+    pid_t neighbour = r->req->box ? box_init_pid(r->req->box) : getpid();
+    if (r->pager)
+        return pager_await(r->pager, r->deadline, err);
+    return r->pages ? fill_gaps(&r->view, r->pages, neighbour, &r->filled, err) : RC_OK;
+}
+
+static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struct err *err)
+{
+    struct restore *r = arg;
+    CLEANUP(fd_closep) int master = fd;
+    if (event == CR_POST_RESTORE)
+        r->pid = pid;
+    if (event == CR_ORPHAN_PTS_MASTER && master >= 0 && r->master < 0)
+        r->master = fd_steal(&master);
+    if (event != CR_PRE_RESUME)
+        return RC_OK;
+    enum rc rc = bring_in(r, err);
+    if (!rc)
+        rc = finish_verification(r, err);
+    if (!rc && !r->pages) /* CRIU takes an image that is not there for an empty one */
+        rc = store_entry_recheck(r->req->entry, err);
+    if (rc)
+        kill_tree(r);
+    return rc;
+}
+
+/* Which new descriptor stands in for each old stream; a pipe that two streams shared counts once.
+ */
+static size_t map_streams(const struct restore *r, struct cr_inherit inherit[3])
+{
+    size_t n = 0, passed = PASS_STREAM;
+    for (int i = 0; i < 3; i++) {
+        if (r->req->streams[i] < 0)
+            continue;
+        int number = cr_session_fd(passed++);
+        const char *key = r->meta->stream_key[i];
+        if (r->meta->streams[i] != METADATA_STREAM_PIPE)
+            continue;
+        bool seen = false;
+        for (size_t k = 0; k < n; k++)
+            seen = seen || strcmp(inherit[k].key, key) == 0;
+        if (!seen)
+            inherit[n++] = (struct cr_inherit){key, number};
+    }
+    return n;
+}
+
+static void copy_log(const struct restore *r)
+{
+    CLEANUP(buf_done) struct buf log = BUF_INIT;
+    if (!r->req->criu_log_dir ||
+        fs_read_file(r->work, LOG_NAME, BUF_DEFAULT_MAX, &log, NULL) != RC_OK)
+        return;
+    CLEANUP(mem_freep)
+    char *path = mem_asprintf("%s/restore-%lld.log", r->req->criu_log_dir, (long long)time(NULL));
+    (void)!fs_mkdirs(r->req->criu_log_dir, 0755, NULL);
+    (void)!fs_write_whole(AT_FDCWD, path, buf_str(&log), log.len, 0644, NULL);
+}
+
+static enum rc run_criu(void *ctx, uint64_t deadline, struct err *err)
+{
+    struct restore *r = ctx;
+    struct cr_inherit inherit[3];
+    struct cr_opts opts = {.images_fd = cr_session_fd(PASS_IMAGES),
+                           .work_fd = cr_session_fd(PASS_WORK),
+                           .log_file = LOG_NAME,
+                           .log_level = r->req->log_level,
+                           .config_file = r->req->config_file,
+                           .external = r->req->external,
+                           .tcp_skip_in_flight = r->req->skip_in_flight,
+                           .rst_sibling = !r->req->box,
+                           .mntns_compat_mode = !r->req->box,
+                           .root = r->req->box ? NULL : "/",
+                           .shell_job = r->meta->shell_job,
+                           .tcp_established = r->req->tcp_established && r->meta->tcp_established,
+                           .file_locks = true,
+                           .link_remap = true,
+                           .ext_unix_sk = true,
+                           .evasive_devices = true,
+                           .force_irmap = true,
+                           .orphan_pts_master = true,
+                           .lazy_pages = r->pager != NULL,
+                           .inherit = inherit,
+                           .n_inherit = map_streams(r, inherit)};
+    opts.tcp_close = !opts.tcp_established;
+    struct cr_hooks hooks = {.event = on_event, .arg = r};
+    struct watch *w = r->pages && !r->pager ? watch_counter(r->engine, "Restoring memory",
+                                                            &r->filled, r->view.gap_bytes)
+                                            : watch_start(r->engine, "Restoring", r->work, 0);
+    r->deadline = deadline;
+    start_verification(r);
+    enum rc rc = cr_restore(r->session, &opts, &hooks, deadline, &r->pid, err);
+    watch_stop(w);
+    struct err damage = ERR_INIT;
+    enum rc bad = finish_verification(r, &damage);
+    if (!rc)
+        return RC_OK;
+    copy_log(r);
+    if (!r->req->box && r->pid > 0)
+        kill_tree(r);        /* what CRIU may have left half made */
+    if (bad == RC_CORRUPT) { /* CRIU may have stumbled over it first */
+        *err = damage;
+        return bad;
+    }
+    /* When a pager ends, CRIU may stumble before the guardian has said why. */
+    if (r->pager && pager_end(&r->pager, &damage) == PAGER_FAILED) {
+        *err = damage;
+        return damage.rc;
+    }
+    return cr_explain_file(r->work, LOG_NAME, rc, err);
+}
+
+static enum rc adopt(void *ctx, uint64_t deadline, struct err *err)
+{
+    (void)deadline;
+    struct restore *r = ctx;
+    cr_session_freep(&r->session); /* its end hands the tree over to the box's init */
+    if (!r->req->box)
+        return RC_OK;
+    return box_adopt(r->req->box, r->pid, err);
+}
+
+/* ---- the GPU ---- */
+
+static bool has_gpu(const void *ctx)
+{
+    return ((const struct restore *)ctx)->meta->gpu != NULL;
+}
+
+static enum rc restore_gpu(void *ctx, uint64_t deadline, struct err *err)
+{
+    struct restore *r = ctx;
+    pid_t neighbour = r->req->box ? box_init_pid(r->req->box) : getpid();
+    if (r->engine->progress)
+        r->engine->progress(r->engine->arg, "Restoring GPU memory", 0, 0);
+    enum rc rc = gpus_restore(&r->gpus, r->meta, neighbour, deadline, err);
+    if (rc)
+        kill_tree(r); /* what runs without its GPU waits for ever */
+    return rc;
+}
+
+static enum rc unlock_gpu(void *ctx, uint64_t deadline, struct err *err)
+{
+    struct restore *r = ctx;
+    enum rc rc = gpus_unlock(&r->gpus, deadline, err);
+    if (rc)
+        kill_tree(r);
+    return rc;
+}
+
+static enum rc tell(void *ctx, uint64_t deadline, struct err *err)
+{
+    const struct restore *r = ctx;
+    const char *how = r->req->notify ? r->req->notify : r->meta->notify;
+    if (!how)
+        return RC_OK;
+    struct err bad = ERR_INIT;
+    enum rc rc = r->req->box ? notify_application(how, r->req->box, deadline, &bad)
+                             : notify_process(how, r->pid, deadline, &bad);
+    if (rc && r->engine->warn) /* it runs; that nobody told it is no reason to end it */
+        r->engine->warn(r->engine->arg, bad.msg);
+    (void)err;
+    return RC_OK;
+}
+
+static const struct step steps[] = {
+    {"gate", "restore it on this machine", gate, NULL, 0},
+    {"verify", "verify the checkpoint", verify, NULL, 0},
+    {"files", "restore files", files, NULL, 0},
+    {"identity", "prepare the application directory", identity, NULL, 0},
+    {"memory", "prepare the memory", memory, NULL, 0},
+    {"launch", "start CRIU", launch, NULL, 60 * CLOCK_S},
+    {"criu", "restore the processes", run_criu, NULL, 0},
+    {"adopt", "take over the processes", adopt, NULL, 0},
+    {"gpu-restore", "restore the GPU memory", restore_gpu, NULL, 0, has_gpu},
+    {"gpu-unlock", "let the GPU go on", unlock_gpu, NULL, 0, has_gpu},
+    {"notify", "notify the application", tell, NULL, 30 * CLOCK_S},
+};
+
+static void clean_up(struct restore *r)
+{
+    cr_session_freep(&r->session);
+    (void)finish_verification(r, NULL);
+    pager_freep(&r->pager);
+    gpus_done(&r->gpus);
+    join_done(&r->join);
+    view_done(&r->view);
+    fd_closep(&r->work);
+    if (r->work_path[0])
+        (void)!fs_remove_tree(AT_FDCWD, r->work_path, NULL);
+}
+
+enum rc engine_restore(const struct engine *e, const struct engine_restore_request *req,
+                       struct engine_outcome *out, struct err *err)
+{
+    struct restore r = {.engine = e,
+                        .req = req,
+                        .meta = store_entry_metadata(req->entry),
+                        .join = JOIN_NOTHING,
+                        .view = VIEW_INIT,
+                        .work = -1,
+                        .master = -1};
+    struct engine_outcome o = {.master = -1};
+    uint64_t limit = req->timeout_ns ? req->timeout_ns : ENGINE_TIMEOUT_NS;
+    enum rc rc = steps_run(steps, ARRAY_LEN(steps), &r, clock_now() + limit, NULL, &o.timings, err);
+    o.mode = r.mode;
+    o.pager = rc ? NULL : STEAL(r.pager);
+    clean_up(&r);
+    if (rc) {
+        fd_closep(&r.master);
+        return rc;
+    }
+    o.pid = r.pid;
+    o.master = r.master;
+    o.pages_bytes = r.meta->pages_bytes;
+    o.total_bytes = r.meta->total_bytes;
+    *out = o;
+    return RC_OK;
+}
