@@ -1,0 +1,48 @@
+#include "cli/keys.h"
+
+#include "base/compiler.h"
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "cli/config.h"
+
+#include <string.h>
+#include <sys/prctl.h>
+
+enum rc cli_open_vault(const struct cli_keys *k, struct vault *out, struct err *err)
+{
+    struct config_keys c = {.key_file = NULL};
+    enum rc rc = config_read_keys(&c, err);
+    if (rc)
+        return rc;
+    bool own = k->file || k->command; /* what is said now counts instead of what was configured */
+    struct vault_options o = {
+        .key = {.file = own ? k->file : c.key_file,
+                .command = own ? k->command : c.key_command,
+                .timeout_ns = k->timeout},
+        .sign_key = k->sign ? k->sign : c.sign_key,
+        .trust_key = k->trust ? k->trust : c.trust_key,
+        .require = k->require || c.require_signature,
+    };
+    rc = vault_open(&o, out, err);
+    config_keys_done(&c);
+    if (!rc && (out->keys || out->signer))
+        (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* a program that is exec'd gets its own */
+    return rc;
+}
+
+enum rc cli_open_store_with(const char *asked, const struct cli_keys *k, struct vault *out_vault,
+                            struct store **out, struct err *err)
+{
+    CLEANUP(vault_done) struct vault v = {.keys = NULL};
+    enum rc rc = cli_open_vault(k, &v, err);
+    if (!rc)
+        rc = cli_open_store(asked, out, err);
+    if (rc)
+        return rc;
+    *out_vault = v;
+    v = (struct vault){.keys = NULL};
+    store_use_vault(*out, out_vault);
+    if (k->unencrypted)
+        store_allow_clear(*out);
+    return RC_OK;
+}

@@ -1,0 +1,441 @@
+#include "base/clock.h"
+#include "base/compiler.h"
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "cli/detach.h"
+#include "cli/keys.h"
+#include "codec/digest.h"
+#include "engine/life.h"
+#include "engine/notify.h"
+#include "engine/ready.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MODE_OPTIONS(type, option, mode_field, record_field)                                       \
+    {.name = (option),                                                                             \
+     .kind = OPT_STRING,                                                                           \
+     .arg = "MODE",                                                                                \
+     .offset = offsetof(type, mode_field),                                                         \
+     .env = "CHREK_RESTORE_MODE",                                                                  \
+     .help = "How memory is brought back: full (all of it before the program runs), workingset "   \
+             "(the program runs at once, what it touched in earlier lives comes first), or lazy "  \
+             "(the program runs at once, what it touches comes first). The first restore in "      \
+             "workingset or lazy records what the program touches. Default: workingset if there "  \
+             "is a record, else full."},                                                           \
+    {                                                                                              \
+        .name = "record", .kind = OPT_DURATION, .arg = "TIME",                                     \
+        .offset = offsetof(type, record_field),                                                    \
+        .help = "How long a first restore in mode workingset or lazy records what the program "    \
+                "touches, if it is not ready or at rest before. Default: 5s."                      \
+    }
+
+#define DETACH_OPTIONS(type, detach_field, log_field)                                              \
+    {.name = "detach",                                                                             \
+     .letter = 'd',                                                                                \
+     .kind = OPT_FLAG,                                                                             \
+     .offset = offsetof(type, detach_field),                                                       \
+     .help = "Go into the background once the program runs, and print the box's name."},           \
+    {                                                                                              \
+        .name = "log", .kind = OPT_STRING, .arg = "FILE", .offset = offsetof(type, log_field),     \
+        .help = "With --detach: append the program's output to FILE; without it is dropped."       \
+    }
+
+#define CRIU_LOG_OPTION(type, field)                                                               \
+    {                                                                                              \
+        .name = "criu-log-dir", .kind = OPT_STRING, .arg = "DIR", .offset = offsetof(type, field), \
+        .env = "CRIU_LOG_DIR",                                                                     \
+        .help = "Keep CRIU's whole log of a restore that fails there, as "                         \
+                "restore-SECONDS.log. Default: it is dropped."                                     \
+    }
+
+struct run_values {
+    const char *name, *id, *store, *storage, *ready, *net, *notify, *criu, *log;
+    const char *format, *compression, *mode, *criu_log_dir;
+    uint64_t ready_timeout, timeout, ghost_limit, record;
+    bool stop, cold, tcp_established, no_fallback, no_tty, quiet, detach;
+    struct cli_keys keys;
+    struct opt_list labels;
+};
+
+static const struct opt run_options[] = {
+    {.name = "name",
+     .letter = 'n',
+     .kind = OPT_STRING,
+     .arg = "NAME",
+     .offset = offsetof(struct run_values, name),
+     .help = "Name of the checkpoint and of the running box. Without --name and --id both are "
+             "named after the command line and the working directory."},
+    {.name = "id",
+     .kind = OPT_STRING,
+     .arg = "HASH",
+     .offset = offsetof(struct run_values, id),
+     .help = "Name of the checkpoint, when it shall differ from the box's."},
+    CLI_STORE_OPTION(struct run_values, store),
+    CLI_STORAGE_OPTION(struct run_values, storage),
+    {.name = "ready",
+     .letter = 'r',
+     .kind = OPT_STRING,
+     .arg = "WHEN",
+     .offset = offsetof(struct run_values, ready),
+     .help =
+         "When the command is ready to be checkpointed: file:PATH (it exists; a relative PATH "
+         "is taken from $CHREK_DIR), tcp:[HOST:]PORT (it accepts), http:URL (it answers "
+         "200-399), log:REGEX (a line of output matches), after:SECONDS, exit-of:CMD (succeeds), "
+         "or never. Default: after:5."},
+    {.name = "ready-timeout",
+     .kind = OPT_DURATION,
+     .arg = "TIME",
+     .offset = offsetof(struct run_values, ready_timeout),
+     .help = "Stop waiting for it after this time; the command goes on. Default: 1h."},
+    {.name = "stop",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct run_values, stop),
+     .help = "End the command once its checkpoint is safe, instead of going on; the exit status is "
+             "then 0."},
+    {.name = "cold",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct run_values, cold),
+     .help = "Start cold even if there is a checkpoint, and replace it when ready."},
+    {.name = "no-fallback",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct run_values, no_fallback),
+     .help = "Fail when there is nothing to restore or the restore fails, instead of starting "
+             "cold."},
+    {.name = "tcp-established",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct run_values, tcp_established),
+     .help = "Keep TCP connections to the outside; by default they are closed."},
+    {.name = "net",
+     .kind = OPT_STRING,
+     .arg = "host|private",
+     .offset = offsetof(struct run_values, net),
+     .help = "Share the machine's network (default), or have a network of its own with nothing but "
+             "a loopback interface."},
+    {.name = "notify",
+     .kind = OPT_STRING,
+     .arg = "HOW",
+     .offset = offsetof(struct run_values, notify),
+     .help = "How a restored command is told: signal:NAME, or exec:CMD, run beside it."},
+    {.name = "label",
+     .letter = 'l',
+     .kind = OPT_LIST,
+     .arg = "KEY=VALUE",
+     .offset = offsetof(struct run_values, labels),
+     .help = "A label of the checkpoint; may be given more than once."},
+    CLI_FORMAT_OPTIONS(struct run_values, format, compression),
+    CLI_KEY_OPTIONS(struct run_values, keys),
+    CLI_SIGN_OPTION(struct run_values, keys),
+    MODE_OPTIONS(struct run_values, "restore-mode", mode, record),
+    {.name = "ghost-limit",
+     .kind = OPT_SIZE,
+     .arg = "SIZE",
+     .offset = offsetof(struct run_values, ghost_limit),
+     .help = "Largest deleted but still open file to keep. Default: 512M."},
+    {.name = "timeout",
+     .kind = OPT_DURATION,
+     .arg = "TIME",
+     .offset = offsetof(struct run_values, timeout),
+     .help = "Bound on a checkpoint or restore. Default: 30m."},
+    {.name = "no-tty",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct run_values, no_tty),
+     .help = "Give the command pipes even when chrek runs on a terminal."},
+    DETACH_OPTIONS(struct run_values, detach, log),
+    CLI_CRIU_OPTION(struct run_values, criu),
+    CRIU_LOG_OPTION(struct run_values, criu_log_dir),
+    {.name = "quiet",
+     .letter = 'q',
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct run_values, quiet),
+     .help = "Say nothing when all goes well."},
+    {.name = NULL},
+};
+
+/* The same command in the same directory is the same application. */
+static char *default_name(char *const *argv)
+{
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    CLEANUP(mem_freep) char *cwd = getcwd(NULL, 0);
+    struct digest d;
+    char hex[DIGEST_TEXT_LEN + 1];
+    buf_adds(&text, cwd ? cwd : "");
+    for (size_t i = 0; argv[i]; i++) {
+        buf_add(&text, "", 1);
+        buf_adds(&text, argv[i]);
+    }
+    digest_of(buf_str(&text), text.len, &d);
+    digest_format(&d, hex);
+    const char *slash = strrchr(argv[0], '/'), *base = slash ? slash + 1 : argv[0];
+    char clean[41] = {0};
+    for (size_t i = 0; base[i] && i < 40; i++) {
+        bool plain = strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-",
+                            base[i]) != NULL;
+        clean[i] = (char)(plain && (i || base[i] != '-') ? base[i] : '_');
+    }
+    return mem_asprintf("%s-%.12s", clean[0] ? clean : "run", hex + 7);
+}
+
+static enum rc check(const struct run_values *v, struct err *err)
+{
+    struct ready *ready = NULL;
+    enum rc rc = RC_OK;
+    if (v->net && strcmp(v->net, "host") != 0 && strcmp(v->net, "private") != 0)
+        return err_set(err, RC_INVALID, "--net '%.32s': want host or private", v->net);
+    if (v->notify)
+        rc = notify_check(v->notify, err);
+    if (!rc && strcmp(v->ready, "never") != 0)
+        rc = ready_parse(v->ready, &ready, err); /* now, not when it is too late */
+    ready_freep(&ready);
+    return rc;
+}
+
+/* End as the command has ended: with its exit code, or by its signal. */
+static int end_like(int status)
+{
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status);
+    struct rlimit no_core = {0, 0};
+    struct sigaction dfl = {.sa_handler = SIG_DFL};
+    sigset_t set;
+    int sig = WTERMSIG(status);
+    (void)setrlimit(RLIMIT_CORE, &no_core); /* a core of ours would only mislead */
+    (void)sigaction(sig, &dfl, NULL);
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, sig);
+    (void)sigprocmask(SIG_UNBLOCK, &set, NULL);
+    (void)kill(getpid(), sig);
+    return 128 + sig;
+}
+
+static int fail_run(const struct err *err, bool exec_failed)
+{
+    if (!exec_failed) {
+        (void)cli_fail(err);
+        return CLI_RUN_FAILED;
+    }
+    struct err told = ERR_INIT;
+    (void)!err_set(&told, err->rc, "%.400s; is its name right, and is it executable?", err->msg);
+    (void)cli_fail(&told);
+    return err->rc == RC_NOT_FOUND ? CLI_RUN_ABSENT : CLI_RUN_DENIED;
+}
+
+/* Go into the background if that was asked for; what comes after runs in the child. */
+static enum rc background(bool wanted, const char *log, bool json, struct detach *d,
+                          struct err *err)
+{
+    if (!wanted && (log || json))
+        return err_set(err, RC_INVALID, "--log and --json go with --detach");
+    return wanted ? detach(log, json, d, err) : RC_OK;
+}
+
+static int live(const struct run_values *v, struct life_options *o)
+{
+    struct err err = ERR_INIT;
+    struct engine engine;
+    CLEANUP(mem_freep) char *criu = NULL;
+    CLEANUP(vault_done) struct vault vault = {.keys = NULL};
+    CLEANUP(store_freep) struct store *store = NULL;
+    bool exec_failed = false;
+    struct life_end end = {0};
+    enum rc rc =
+        cli_open_store_with(v->store ? v->store : v->storage, &v->keys, &vault, &store, &err);
+    if (!rc)
+        rc = cli_engine(v->criu, v->quiet, &engine, &criu, &err);
+    if (rc)
+        return fail_run(&err, false);
+    engine.progress = NULL; /* the terminal is the command's */
+    o->store = store;
+    rc = life_run(&engine, o, &end, &exec_failed, &err);
+    if (rc)
+        return fail_run(&err, exec_failed);
+    if (end.lost)
+        return CLI_RUN_LOST;
+    store_freep(&store); /* it may have files of ours, and a signal runs no cleanup */
+    return end.stopped ? CLI_OK : end_like(end.status);
+}
+
+static int run_main(const struct opt_command *self, int argc, char **argv)
+{
+    struct run_values v = {.ready = "after:5", .ready_timeout = 3600 * CLOCK_S};
+    struct err err = ERR_INIT;
+    struct metadata_label *labels = NULL;
+    int first = 0;
+    bool plain = false;
+    enum compress_codec codec = COMPRESS_LZ4;
+    CLEANUP(detach_done) struct detach d = {-1, -1};
+    enum rc rc = opt_parse(self, &v, argc, argv, &first, &err);
+    if (!rc)
+        rc = check(&v, &err);
+    if (!rc)
+        rc = cli_format(v.format, v.compression, &plain, &codec, &err);
+    enum engine_mode mode = ENGINE_DEFAULT;
+    if (!rc)
+        rc = mode_parse(v.mode, &mode, &err);
+    if (!rc)
+        rc = background(v.detach, v.log, false, &d, &err);
+    if (!rc)
+        rc = cli_labels(&v.labels, &labels, &err);
+    if (rc)
+        return cli_fail(&err);
+    CLEANUP(mem_freep) char *name = default_name(argv + first);
+    const char *wanted = v.name ? v.name : v.id ? v.id : name;
+    struct life_options o = {.id = v.id ? v.id : wanted,
+                             .name = wanted,
+                             .argv = argv + first,
+                             .envp = environ,
+                             .ready = strcmp(v.ready, "never") != 0 ? v.ready : NULL,
+                             .ready_timeout_ns = v.ready_timeout,
+                             .cold = v.cold,
+                             .stop = v.stop,
+                             .no_fallback = v.no_fallback,
+                             .private_net = v.net && strcmp(v.net, "private") == 0,
+                             .no_tty = v.no_tty,
+                             .tcp_established = v.tcp_established,
+                             .plain = plain,
+                             .codec = codec,
+                             .mode = mode,
+                             .record_ns = v.record,
+                             .ghost_limit = (uint32_t)v.ghost_limit,
+                             .timeout_ns = v.timeout,
+                             .criu_log_dir = v.criu_log_dir,
+                             .notify = v.notify,
+                             .labels = labels,
+                             .n_labels = v.labels.n,
+                             .begun = v.detach ? detach_begun : NULL,
+                             .begun_arg = &d,
+                             .quiet = v.quiet};
+    int code = live(&v, &o);
+    cli_labels_free(labels, v.labels.n);
+    return code;
+}
+
+const struct opt_command cmd_run = {
+    .name = "run",
+    .summary = "run a command: restored if it was checkpointed before, else cold",
+    .synopsis = "[OPTIONS] [--] COMMAND [ARGUMENT...]",
+    .description =
+        "Runs COMMAND in a box of its own (PIDs, mounts, IPC; the network is shared). The first "
+        "run "
+        "starts cold, is checkpointed when it is ready, and goes on. Later runs restore the "
+        "checkpoint, any number of them at the same time. If a restore fails, the reason is told "
+        "and COMMAND starts cold with its arguments.\n\n"
+        "Signals, exit status, standard streams, terminal and working directory are as if COMMAND "
+        "had been started directly. When COMMAND ends, every process that it left behind ends too.",
+    .examples = "  # a service that is ready when its port answers\n"
+                "  chrek run --name web --ready tcp:8080 -- python3 server.py\n"
+                "  # from now on it starts from the checkpoint\n"
+                "  chrek run --name web -- python3 server.py\n",
+    .opts = run_options,
+    .stop_at_operand = true,
+    .min_operands = 1,
+    .max_operands = -1,
+    .run = run_main,
+};
+
+/* ---- restore: the same life without a command to start cold ---- */
+
+struct restore_values {
+    const char *name, *store, *storage, *notify, *criu, *log, *mode, *criu_log_dir;
+    uint64_t timeout, record;
+    bool tcp_established, quiet, detach, json;
+    struct cli_keys keys;
+};
+
+static const struct opt restore_options[] = {
+    {.name = "name",
+     .letter = 'n',
+     .kind = OPT_STRING,
+     .arg = "NAME",
+     .offset = offsetof(struct restore_values, name),
+     .help = "Name of the running box. Default: the checkpoint's id."},
+    CLI_STORE_OPTION(struct restore_values, store),
+    CLI_STORAGE_OPTION(struct restore_values, storage),
+    CLI_KEY_OPTIONS(struct restore_values, keys),
+    {.name = "tcp-established",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct restore_values, tcp_established),
+     .help = "Restore TCP connections to the outside, if the checkpoint has kept them."},
+    MODE_OPTIONS(struct restore_values, "mode", mode, record),
+    {.name = "timeout",
+     .kind = OPT_DURATION,
+     .arg = "TIME",
+     .offset = offsetof(struct restore_values, timeout),
+     .help = "Bound on the restore. Default: 30m."},
+    {.name = "notify",
+     .kind = OPT_STRING,
+     .arg = "HOW",
+     .offset = offsetof(struct restore_values, notify),
+     .help =
+         "How the program is told that it lives again: signal:NAME, or exec:CMD, run beside it. "
+         "Default: as it was said when the checkpoint was made."},
+    DETACH_OPTIONS(struct restore_values, detach, log),
+    {.name = "json",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct restore_values, json),
+     .help = "With --detach: write JSON for machines instead of the name."},
+    CLI_CRIU_OPTION(struct restore_values, criu),
+    CRIU_LOG_OPTION(struct restore_values, criu_log_dir),
+    {.name = "quiet",
+     .letter = 'q',
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct restore_values, quiet),
+     .help = "Show no progress."},
+    {.name = NULL},
+};
+
+static int restore_main(const struct opt_command *self, int argc, char **argv)
+{
+    struct restore_values v = {0};
+    struct err err = ERR_INIT;
+    int first = 0;
+    CLEANUP(detach_done) struct detach d = {-1, -1};
+    enum rc rc = opt_parse(self, &v, argc, argv, &first, &err);
+    enum engine_mode mode = ENGINE_DEFAULT;
+    if (!rc && v.notify)
+        rc = notify_check(v.notify, &err);
+    if (!rc)
+        rc = mode_parse(v.mode, &mode, &err);
+    if (!rc)
+        rc = background(v.detach, v.log, v.json, &d, &err);
+    if (rc)
+        return cli_fail(&err);
+    struct run_values run = {
+        .store = v.store, .storage = v.storage, .criu = v.criu, .quiet = v.quiet, .keys = v.keys};
+    struct life_options o = {.id = argv[first],
+                             .name = v.name ? v.name : argv[first],
+                             .envp = environ,
+                             .no_fallback = true,
+                             .tcp_established = v.tcp_established,
+                             .mode = mode,
+                             .record_ns = v.record,
+                             .timeout_ns = v.timeout,
+                             .criu_log_dir = v.criu_log_dir,
+                             .notify = v.notify,
+                             .begun = v.detach ? detach_begun : NULL,
+                             .begun_arg = &d,
+                             .quiet = v.quiet};
+    return live(&run, &o);
+}
+
+const struct opt_command cmd_restore = {
+    .name = "restore",
+    .summary = "bring a checkpoint back to life",
+    .synopsis = "[OPTIONS] ID",
+    .description =
+        "Restores the checkpoint ID in a box of its own and stays with it: standard streams, "
+        "signals, terminal and exit status are those of the restored program. Every byte of the "
+        "checkpoint is verified before the program runs.",
+    .examples = "  chrek restore web\n"
+                "  # in the background; `chrek status` shows it\n"
+                "  chrek restore --detach --log /var/log/web.log web\n",
+    .opts = restore_options,
+    .min_operands = 1,
+    .max_operands = 1,
+    .candidates = "__ids",
+    .run = restore_main,
+};
