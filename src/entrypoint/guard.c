@@ -1,0 +1,42 @@
+#include "entrypoint/guard.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+static sigset_t before;
+
+void guard_begin(void)
+{
+    sigset_t set;
+    (void)sigfillset(&set);
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS};
+    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+        (void)sigdelset(&set, own[i]);
+    (void)sigprocmask(SIG_SETMASK, &set, &before);
+}
+
+void guard_cancel(void)
+{
+    (void)sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+static int code_of(int status)
+{
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int guard(pid_t root)
+{
+    sigset_t set;
+    (void)sigprocmask(SIG_SETMASK, NULL, &set);
+    for (;;) {
+        int status = 0;
+        for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+            if (pid == root)
+                return code_of(status);
+        int sig = sigwaitinfo(&set, NULL);
+        if (sig > 0 && sig != SIGCHLD && sig != SIGPIPE)
+            (void)kill(root, sig);
+    }
+}

@@ -1,0 +1,225 @@
+/* restore-entrypoint: PID 1 of a workload container that may continue from a checkpoint.
+ *
+ * Restores what there is to restore and stays as the tree's guard; otherwise, and after any
+ * failure, becomes the container's original command.  Static: the image needs nothing of ours but
+ * this file and a CRIU.
+ */
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/compiler.h"
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/sys.h"
+#include "engine/engine.h"
+#include "entrypoint/choose.h"
+#include "entrypoint/criu_conf.h"
+#include "entrypoint/fallback.h"
+#include "entrypoint/guard.h"
+#include "entrypoint/log.h"
+#include "entrypoint/mounts.h"
+#include "entrypoint/settings.h"
+#include "pager/pager.h"
+#include "rootfs/apply.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CONTAINER_CRIU "/usr/local/sbin/criu"
+#define DEBUG_PAUSE_S 300
+#define LOG_SHOWN ((size_t)16 << 20)
+
+static void on_warning(void *arg, const char *text)
+{
+    (void)arg;
+    log_warn(text, NULL);
+}
+
+/* The directory of engine/appdir.h: where the application found it when it was saved, or /tmp. */
+static const char *make_app_dir(void)
+{
+    static const char *const places[] = {"/run/chrek/app", "/tmp/chrek/app"};
+    for (size_t i = 0; i < ARRAY_LEN(places); i++)
+        if (fs_mkdirs(places[i], 0755, NULL) == RC_OK && access(places[i], W_OK) == 0)
+            return places[i];
+    return NULL;
+}
+
+static enum rc apply_rootfs(struct store_entry *entry, struct err *err)
+{
+    const struct metadata *m = store_entry_metadata(entry);
+    CLEANUP(fd_closep) int root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int ckpt = -1;
+    if (root < 0)
+        return err_sys(err, "open '/'");
+    /* Before anything of it is believed; a checkpoint of others has no digests. */
+    enum rc rc = store_entry_unlocked(entry, err);
+    if (!rc && store_entry_manifest(entry))
+        rc = store_verify(entry, STORE_SMALL, 1, NULL, err);
+    if (!rc)
+        rc = store_entry_reveal(entry, ROOTFS_DIFF, &ckpt, err);
+    if (!rc)
+        rc = store_entry_reveal(entry, "deleted*", &ckpt, err);
+    if (!rc && m->has_rootfs_diff) {
+        log_info("Applying root file system difference", "file", ROOTFS_DIFF, NULL);
+        rc = rootfs_apply_files(ckpt, root, err);
+    }
+    return rc ? rc : rootfs_apply_deletions(ckpt, root, err);
+}
+
+static enum rc write_marker(const struct settings *s, struct err *err)
+{
+    return fs_write_whole(AT_FDCWD, s->marker, "restored", 8, 0644, err);
+}
+
+/* The whole log to where people look for it: the output, /tmp, and CRIU_LOG_DIR. */
+static void show_criu_log(const struct settings *s, bool failed)
+{
+    CLEANUP(buf_done) struct buf log = BUF_INIT;
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/restore.log", s->work_dir);
+    if (fs_read_file(AT_FDCWD, path, LOG_SHOWN, &log, NULL) != RC_OK)
+        return;
+    (void)!fs_write_whole(AT_FDCWD, "/tmp/criu-restore.log", buf_str(&log), log.len, 0644, NULL);
+    if (!failed)
+        return;
+    log_error("CRIU log follows", "path", path, NULL);
+    (void)!write(STDOUT_FILENO, buf_str(&log), log.len);
+}
+
+/* CRIU's own deduplication punches every page that it has restored out of its image: the checkpoint
+ * could be restored once, and never again. */
+static void deduplicate(const struct settings *s, struct store_entry *entry)
+{
+    const struct page_reader *pages = NULL;
+    if (!s->auto_dedup)
+        return;
+    if (store_entry_pages(entry, &pages, NULL) == RC_OK && pages)
+        log_info("CRIU_AUTO_DEDUP: this checkpoint holds each page once already", NULL);
+    else
+        log_warn("CRIU_AUTO_DEDUP is not applied to page images that others restore from, too; "
+                 "checkpoints in the packed format hold each page once",
+                 NULL);
+}
+
+static enum rc restore(const struct settings *s, struct store_entry *entry,
+                       struct engine_outcome *out, struct err *err)
+{
+    char hostname[256] = "";
+    (void)gethostname(hostname, sizeof(hostname) - 1);
+    CLEANUP(mem_freep) char *criu = NULL;
+    CLEANUP(mem_freep) char *conf = NULL;
+    CLEANUP(mounts_freep) char **external = NULL;
+    enum rc rc = RC_OK;
+    if (access(CONTAINER_CRIU, X_OK) == 0 && !getenv("CHREK_CRIU"))
+        criu = mem_strdup(CONTAINER_CRIU);
+    else
+        rc = engine_find_criu(&criu, err);
+    if (!rc)
+        rc = apply_rootfs(entry, err);
+    if (!rc)
+        rc = fs_mkdirs(s->work_dir, 0755, err);
+    if (!rc)
+        rc = mounts_external(entry, &external, err);
+    if (!rc)
+        rc = criu_conf_write(s, &conf, err);
+    if (!rc)
+        rc = write_marker(s, err);
+    if (rc)
+        return rc;
+    deduplicate(s, entry);
+    struct engine engine = {.criu = criu, .warn = on_warning};
+    struct engine_restore_request req = {.entry = entry,
+                                         .streams = {0, 1, 2},
+                                         .app_dir = make_app_dir(),
+                                         .work_dir = s->work_dir,
+                                         .log_level = s->log_level,
+                                         .skip_in_flight = s->skip_in_flight,
+                                         .config_file = conf,
+                                         .external = (const char *const *)external,
+                                         .mode = s->mode,
+                                         .timeout_ns = s->timeout_s * CLOCK_S,
+                                         .hostname = hostname,
+                                         .env = environ,
+                                         .criu_log_dir = s->log_dir};
+    rc = engine_restore(&engine, &req, out, err);
+    show_criu_log(s, rc != RC_OK);
+    return rc;
+}
+
+/* Stay with the tree to its end; its exit code. */
+static int stay(struct engine_outcome *o)
+{
+    struct err why = ERR_INIT;
+    int code = guard(o->pid);
+    if (o->pager && pager_end(&o->pager, &why) == PAGER_FAILED)
+        log_error(
+            "The memory of the restored processes could not be brought in, so they were ended",
+            "reason", why.msg, NULL);
+    return code;
+}
+
+static _Noreturn void give_up(const struct settings *s, const struct err *err, int argc,
+                              char **argv)
+{
+    log_error("Restore failed", "reason", err->msg, NULL);
+    if (s->debug) {
+        log_info("DEBUG is set: keeping the container for 300 s", NULL);
+        struct timespec pause = {DEBUG_PAUSE_S, 0};
+        (void)nanosleep(&pause, NULL);
+    }
+    (void)unlink(s->marker);
+    log_info("Falling back to cold start", "reason", err->msg, NULL);
+    guard_cancel();
+    fallback(s, argc, argv);
+}
+
+/* Nobody but root may look into a process that holds keys. */
+static enum rc open_vault(const struct settings *s, struct vault *out, struct err *err)
+{
+    struct vault_options o = {.key = {s->key_file, s->key_command, s->key_timeout_ns},
+                              .trust_key = s->trust_key,
+                              .require = s->require_signature};
+    enum rc rc = vault_open(&o, out, err);
+    if (!rc && out->keys)
+        (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct settings s;
+    struct err err = ERR_INIT;
+    CLEANUP(store_entry_freep) struct store_entry *entry = NULL;
+    settings_read(&s);
+    CLEANUP(vault_done) struct vault vault = {.keys = NULL};
+    enum rc rc = open_vault(&s, &vault, &err);
+    s.vault = &vault;
+    if (!rc)
+        rc = choose_or_wait(&s, &entry, &err);
+    if (rc == RC_NOT_FOUND) {
+        log_info("No checkpoint to restore", "reason", err.msg, NULL);
+        fallback(&s, argc - 1, argv + 1);
+    }
+    guard_begin();
+    if (rc)
+        give_up(&s, &err, argc - 1, argv + 1);
+
+    struct engine_outcome outcome = {.pager = NULL};
+    uint64_t begun = clock_now();
+    log_info("Restoring checkpoint", "path", store_entry_path(entry), NULL);
+    rc = restore(&s, entry, &outcome, &err);
+    if (rc)
+        give_up(&s, &err, argc - 1, argv + 1);
+    CLEANUP(buf_done) struct buf duration = BUF_INIT;
+    buf_addf(&duration, "%.3fs", (double)(clock_now() - begun) / 1e9);
+    log_info("CRIU c.Restore completed successfully", "duration", buf_str(&duration), NULL);
+    log_info("=== Restore operation completed ===", NULL);
+    store_entry_freep(&entry);
+    vault_done(&vault); /* the guard needs no keys */
+    return stay(&outcome);
+}
