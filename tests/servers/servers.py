@@ -1,0 +1,225 @@
+"""Real object stores for the tests: on 127.0.0.1, ended with their `with` block.
+
+They are installed by `tools/install-deps check`.  One that does not start raises, and says why.
+"""
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+NPM = ROOT / "build/npm/node_modules"
+
+
+def free_ports(n):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+
+
+def answers(url):
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+class Server:
+    """Processes and a folder that go with the `with` block."""
+
+    def __init__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="chrek-server-"))
+        self.processes = []
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for process in reversed(self.processes):
+            process.kill()
+            process.wait()
+        self.processes = []
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def run(self, *argv):
+        done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=60,
+                              cwd=self.folder, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{argv[0]}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def spawn(self, *argv, env=None):
+        log = (self.folder / f"{len(self.processes)}.log").open("w")
+        self.processes.append(subprocess.Popen(
+            [str(a) for a in argv], cwd=self.folder, stdout=log, stderr=log,
+            stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}))
+        log.close()
+
+    def wait(self, url, seconds=60):
+        end = time.monotonic() + seconds
+        while not answers(url):
+            ended = [p for p in self.processes if p.poll() is not None]
+            if ended or time.monotonic() > end:
+                logs = [p.read_text(errors="replace")[-2000:] for p in self.folder.glob("*.log")]
+                raise RuntimeError(f"{type(self).__name__} did not start: {' '.join(logs)}")
+            time.sleep(0.1)
+
+
+class Ceph(Server):
+    """Ceph's S3 gateway over one monitor and one object server in memory.  It checks signatures."""
+
+    access, secret = "AKCHREK", "a/secret+of=chrek"
+
+    def url(self, prefix):
+        return f"s3://bucket/{prefix}?endpoint=http://127.0.0.1:{self.port}"
+
+    def environment(self):
+        return {"AWS_ACCESS_KEY_ID": self.access, "AWS_SECRET_ACCESS_KEY": self.secret}
+
+    def wrong(self):
+        return {**self.environment(), "AWS_SECRET_ACCESS_KEY": "another"}
+
+    def client(self, *words):
+        return self.run("s3cmd", "-c", "/dev/null", f"--access_key={self.access}",
+                        f"--secret_key={self.secret}", f"--host=127.0.0.1:{self.port}",
+                        f"--host-bucket=127.0.0.1:{self.port}/%(bucket)", "--no-ssl",
+                        "--no-progress", *words)
+
+    def fetch(self, name, to):
+        self.client("get", "--force", f"s3://bucket/{name}", to)
+
+    def store(self, name, file):
+        self.client("put", "--multipart-chunk-size-mb=5", file, f"s3://bucket/{name}")
+
+    def start(self):
+        mon, mon_old, gate = free_ports(3)
+        self.port = gate
+        here, fsid, osd = self.folder, str(uuid.uuid4()), str(uuid.uuid4())
+        both = f"[v2:127.0.0.1:{mon},v1:127.0.0.1:{mon_old}]"
+        conf = here / "ceph.conf"
+        conf.write_text(f"""[global]
+fsid = {fsid}
+mon host = {both}
+auth cluster required = cephx
+auth service required = cephx
+auth client required = cephx
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 1
+osd pool default pgp num = 1
+osd pool default pg autoscale mode = off
+osd crush chooseleaf type = 0
+osd objectstore = memstore
+memstore device bytes = 2147483648
+mon allow pool size one = true
+mon max pg per osd = 1000
+run dir = {here}
+pid file = {here}/$name.pid
+admin socket =
+log file = {here}/$name.log
+mon data = {here}/mon
+osd data = {here}/osd
+keyring = {here}/keyring
+public addr = 127.0.0.1
+cluster addr = 127.0.0.1
+[mon.a]
+host = localhost
+[client.rgw]
+rgw frontends = beast endpoint=127.0.0.1:{gate}
+rgw data = {here}/rgw
+rgw enable gc threads = false
+rgw enable lc threads = false
+rgw run sync thread = false
+rgw thread pool size = 32
+""")
+        keys = {"mon.": ["mon", "allow *"],
+                "client.admin": ["mon", "allow *", "osd", "allow *"],
+                "client.rgw": ["mon", "allow *", "osd", "allow *"],
+                "osd.0": ["mon", "allow profile osd", "osd", "allow *"]}
+        (here / "keyring").touch()
+        for name, caps in keys.items():
+            pairs = [x for i in range(0, len(caps), 2) for x in ("--cap", caps[i], caps[i + 1])]
+            self.run("ceph-authtool", "keyring", "--gen-key", "-n", name, *pairs)
+        self.run("monmaptool", "--create", "--addv", "a", both, "--fsid", fsid, "map")
+        self.run("ceph-mon", "--mkfs", "-i", "a", "--monmap", "map", "--keyring", "keyring",
+                 "-c", conf)
+        self.spawn("ceph-mon", "-i", "a", "-c", conf, "-f")
+        self.run("ceph", "-c", conf, "--connect-timeout", "30", "osd", "new", osd)
+        (here / "osd").mkdir()
+        self.run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd, "-c", conf)
+        self.spawn("ceph-osd", "-i", "0", "-c", conf, "-f")
+        self.spawn("radosgw", "-n", "client.rgw", "-c", conf, "-f")
+        self.wait(f"http://127.0.0.1:{gate}/", 120)
+        self.run("radosgw-admin", "-n", "client.rgw", "-c", conf, "user", "create", "--uid=chrek",
+                 "--display-name=chrek", f"--access-key={self.access}",
+                 f"--secret-key={self.secret}")
+        self.client("mb", "s3://bucket")
+
+
+class Azurite(Server):
+    """Microsoft's emulator of Azure storage.  It checks signatures."""
+
+    account = "devstoreaccount1"
+    key = ("Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw"
+           "==")
+
+    def url(self, prefix):
+        return f"az://bucket/{prefix}?account={self.account}&endpoint={self.endpoint}"
+
+    def environment(self):
+        return {"AZURE_STORAGE_KEY": self.key}
+
+    def wrong(self):
+        return {"AZURE_STORAGE_KEY": "YW5vdGhlcg=="}
+
+    def sas(self):
+        """A shared access signature for everything, for an hour."""
+        end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+        fields = {"sp": "rwdlac", "ss": "b", "srt": "sco", "se": end, "spr": "https,http",
+                  "sv": "2019-12-12"}
+        text = (f"{self.account}\n{fields['sp']}\n{fields['ss']}\n{fields['srt']}\n\n{end}\n\n"
+                f"{fields['spr']}\n{fields['sv']}\n")
+        digest = hmac.new(base64.b64decode(self.key), text.encode(), hashlib.sha256).digest()
+        return urllib.parse.urlencode({**fields, "sig": base64.b64encode(digest).decode()})
+
+    def client(self, *words):
+        return self.run("env", "RCLONE_CONFIG_AZ_TYPE=azureblob",
+                        f"RCLONE_CONFIG_AZ_SAS_URL={self.endpoint}?{self.sas()}", "rclone",
+                        "--config", "", "--retries", "1", *words)
+
+    def fetch(self, name, to):
+        self.client("copyto", f"az:bucket/{name}", to)
+
+    def store(self, name, file):
+        self.client("copyto", "--azureblob-chunk-size", "5M", file, f"az:bucket/{name}")
+
+    def start(self):
+        (self.port,) = free_ports(1)
+        self.endpoint = f"http://127.0.0.1:{self.port}/{self.account}"
+        self.spawn("node", NPM / "azurite/dist/src/blob/main.js", "--silent",
+                   "--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck",
+                   "--blobHost", "127.0.0.1", "--blobPort", self.port)
+        self.wait(self.endpoint)
+        self.client("mkdir", "az:bucket")

@@ -1,0 +1,296 @@
+"""Checkpoint, restore, list, verify, delete; what is refused and why."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+from lib import CHREK, Skip, wait_for
+
+COUNTER = """
+import time, sys
+n = 0
+while True:
+    n += 1
+    print('tick', n, flush=True)
+    time.sleep(0.05)
+"""
+
+
+def ticks(p):
+    return [int(n) for n in re.findall(r"^tick (\d+)\n", p.text(), re.M)]  # whole lines only
+
+
+def saved_counter(t, name="c"):
+    p = t.run_until_saved(name, "after:0.4", "python3", "-c", COUNTER, options=["--stop"])
+    assert p.wait(30) == 0, p.text()
+    return p
+
+
+def test_run_saves_then_restores(t):
+    """The first run is cold and saved; the second goes on where it was saved."""
+    first = ticks(saved_counter(t))
+    again = t.start("run", "--name", "c", "--", "python3", "-c", COUNTER)
+    wait_for("ticks", lambda: len(ticks(again)) > 3)
+    assert ticks(again)[0] == first[-1] + 1, (first[-1], ticks(again))
+    assert t.stop(again) == -signal.SIGTERM
+
+
+def test_goes_on_after_a_checkpoint(t):
+    """Without --stop the command goes on, and loses nothing of its output."""
+    p = t.run_until_saved("c", "after:0.3", "python3", "-c", COUNTER)
+    seen = len(ticks(p))
+    wait_for("more", lambda: len(ticks(p)) > seen + 5)
+    assert ticks(p) == list(range(1, len(ticks(p)) + 1))
+    t.stop(p)
+
+
+def test_restores_with_the_original_running(t):
+    """A restore beside the living original, and several at the same time."""
+    original = t.run_until_saved("c", "after:0.3", "python3", "-c", COUNTER)
+    copies = [t.start("restore", "c") for _ in range(4)]
+    for p in copies:
+        wait_for("ticks", lambda p=p: len(ticks(p)) > 2)
+    starts = {ticks(p)[0] for p in copies}
+    assert len(starts) == 1, starts
+    status = t.json("status")
+    assert len([b for b in status["boxes"] if b["checkpoint_id"] == "c"]) == 5, status
+    for p in [original, *copies]:
+        t.stop(p)
+
+
+def test_checkpoint_by_name_and_pid(t):
+    """`checkpoint NAME` and `checkpoint PID`, with a report for machines."""
+    p = t.start("run", "--name", "c", "--ready", "never", "--", "python3", "-c", COUNTER)
+    wait_for("ticks", lambda: ticks(p))
+    report = t.json("checkpoint", "--id", "one", "c")
+    assert report["id"] == "one" and report["memory_bytes"] > 1 << 20 and report["freeze_ns"] > 0
+    outside = subprocess.Popen(["python3", "-c", COUNTER], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        first = outside.stdout.readline()
+        t.chrek("checkpoint", "--id", "two", "--stop", outside.pid)
+        assert outside.wait(10) == -signal.SIGKILL
+        last = int((first + outside.stdout.read()).split()[-1])
+    finally:
+        outside.kill()
+        outside.stdout.close()
+    copy = t.start("restore", "two")
+    wait_for("ticks", lambda: ticks(copy))
+    assert ticks(copy)[0] == last + 1
+    t.stop(copy)
+    assert t.chrek("checkpoint", "--stop", "--id", "three", "c")
+    assert p.wait(20) == 0, "stopping by a checkpoint is no failure"
+
+
+def test_any_process(t):
+    """A process that chrek has not started: of our session, with a child, /dev/shm of the machine."""
+    name = f"chrek-test-{os.getpid()}"
+    script = f"import mmap, os\nf = open('/dev/shm/{name}', 'w+b'); f.truncate(4096)\n" \
+             "m = mmap.mmap(f.fileno(), 4096); m[:4] = b'here'\n" \
+             "import subprocess; c = subprocess.Popen(['sleep', '1000'])\n" + \
+             COUNTER.replace("print('tick', n,", "print('tick', n, m[:4], c.poll(),")
+    # Where our own session began outside our PID namespace CRIU cannot save it: one of its own then.
+    p = subprocess.Popen(["python3", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         env=t.env, start_new_session=os.getsid(0) == 0)
+    try:
+        first = p.stdout.readline()
+        t.chrek("checkpoint", "--stop", "--id", "any", p.pid)
+        p.wait(10)
+        last = (first + p.stdout.read()).decode().splitlines()[-1].split()
+        again = t.start("restore", "any")
+        wait_for("ticks", lambda: "tick" in again.text() or again.poll() is not None)
+        want = f"tick {int(last[1]) + 1} b'here' None"
+        assert again.text().splitlines()[0] == want, (want, again.text())
+        t.stop(again)
+    finally:
+        p.kill()
+        p.stdout.close()
+        os.unlink(f"/dev/shm/{name}")
+
+
+def test_chain_of_restores(t):
+    """A restored program can be checkpointed again; generation counts the lives."""
+    saved_counter(t, "g0")
+    for i in range(1, 4):
+        p = t.start("restore", f"g{i - 1}")
+        wait_for("ticks", lambda p=p: ticks(p))
+        t.chrek("checkpoint", "--id", f"g{i}", f"g{i - 1}")
+        t.stop(p)
+        meta = json.loads((t.store / f"g{i}/metadata.json").read_text())
+        assert meta["chrek"]["generation"] == i and meta["chrek"]["parent_id"] == f"g{i - 1}"
+
+
+def test_ls_verify_delete(t):
+    """The store's commands agree with each other."""
+    saved_counter(t)
+    listed = t.json("ls")
+    assert [c["id"] for c in listed] == ["c"] and listed[0]["usable"]
+    assert "whole" in t.chrek("verify", "c").stdout
+    t.chrek("delete", "c")
+    assert t.json("ls") == []
+    done = t.chrek("delete", "c", check=False)
+    assert done.returncode == 3 and "no checkpoint" in done.stderr
+
+
+def damage(path, offset):
+    with open(path, "r+b") as f:
+        f.seek(offset)
+        byte = f.read(1)
+        f.seek(offset)
+        f.write(bytes([byte[0] ^ 1]))
+
+
+def test_damage_is_refused(t):
+    """One flipped bit in memory or in a small image: refused before anything runs, then cold."""
+    saved_counter(t)
+    pack = max((t.store / "packs").glob("*/*"), key=lambda p: p.stat().st_size)
+    for path, offset in ((pack, pack.stat().st_size // 2),
+                         (next((t.store / "c").glob("core-*.img")), 100)):
+        damage(path, offset)
+        done = t.chrek("restore", "c", check=False)
+        assert done.returncode == 125 and path.name in done.stderr, done.stderr
+        assert "damaged" in done.stderr, done.stderr
+        assert "tick" not in done.stdout
+        assert t.chrek("verify", "c", check=False).returncode == 4
+        cold = t.start("run", "--name", "c", "--ready", "never", "--", "python3", "-c", COUNTER)
+        wait_for("a cold start", lambda p=cold: ticks(p))
+        assert ticks(cold)[0] == 1 and "Falling back to cold start" in cold.text()
+        t.stop(cold)
+        damage(path, offset)
+    assert "whole" in t.chrek("verify", "c").stdout
+
+
+def test_bad_markers_are_refused(t):
+    """A failed, absent, cut or newer checkpoint is refused with its own reason."""
+    saved_counter(t)
+    done_file, meta_file = t.store / "c/checkpoint.done", t.store / "c/metadata.json"
+    manifest_file = t.store / "c/manifest"
+    good, meta, manifest = (f.read_text() for f in (done_file, meta_file, manifest_file))
+    cases = (
+        (done_file, good.replace("true", 'false,\n  "error": "disk on fire"'), "disk on fire"),
+        (done_file, good[:40], "no JSON"),
+        (done_file, "2026-01-31T00:00:00Z", "no JSON"),
+        (done_file, None, "not finished"),
+        (meta_file, re.sub(r'"format": \d+', '"format": 99', meta), "metadata.json' is damaged"),
+        (manifest_file, re.sub(r'"format": ?\d+', '"format": 99', manifest, count=1), "newer chrek"),
+    )
+    for path, text, reason in cases:
+        was = path.read_text()
+        path.unlink() if text is None else path.write_text(text)
+        done = t.chrek("restore", "c", check=False)
+        assert done.returncode == 125 and reason in done.stderr, (reason, done.stderr)
+        assert not t.json("ls")[0]["usable"]
+        path.write_text(was)
+    memory = t.store / "c/memory"
+    os.truncate(memory, memory.stat().st_size - 8)
+    assert "bytes instead of" in t.chrek("restore", "c", check=False).stderr
+
+
+def test_missing_file(t):
+    """A file that the program needs is gone: the error names it, and the command starts cold."""
+    data = t.dir / "data"
+    data.write_text("x" * 1000)
+    script = f"f = open({str(data)!r})\n" + COUNTER
+    t.run_until_saved("c", "after:0.3", "python3", "-c", script, options=["--stop"]).wait(30)
+    data.unlink()
+    done = t.chrek("restore", "c", check=False)
+    assert done.returncode == 125 and "not there any more" in done.stderr, done.stderr
+    assert "data" in done.stderr
+    data.write_text("x" * 1000)
+    p = t.start("restore", "c")
+    wait_for("ticks", lambda: ticks(p))
+    t.stop(p)
+
+
+def test_ids_are_checked(t):
+    """A name that would lead out of the store is refused."""
+    for name in ("../x", "a/b", ".hidden", "-x", "tmp", "a\nb"):
+        done = t.chrek("restore", "--", name, check=False)
+        assert done.returncode != 0 and "cannot name a checkpoint" in done.stderr, (name, done)
+
+
+def test_existing_checkpoint_is_kept(t):
+    """A second checkpoint of one id is refused, unless it shall replace the first."""
+    p = t.run_until_saved("c", "after:0.2", "python3", "-c", COUNTER)
+    before = (t.store / "c/metadata.json").read_bytes()
+    done = t.chrek("checkpoint", "c", check=False)
+    assert done.returncode == 9 and "already" in done.stderr
+    assert (t.store / "c/metadata.json").read_bytes() == before
+    t.chrek("checkpoint", "--replace", "c")
+    assert (t.store / "c/metadata.json").read_bytes() != before
+    assert sorted(os.listdir(t.store)) == ["c", "packs"]
+    t.stop(p)
+
+
+def test_kill_at_random_moments(t):
+    """SIGKILL of `chrek checkpoint` at any moment: a whole checkpoint or none, and a live program."""
+    p = t.start("run", "--name", "c", "--ready", "never", "--", "python3", "-c",
+                "x = bytearray(200 << 20)\n" + COUNTER)
+    wait_for("ticks", lambda: ticks(p))
+    whole = none = 0
+    for i in range(24):
+        c = subprocess.Popen([CHREK, "checkpoint", "--id", f"k{i}", "c"], env=t.env,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(0.012 * i)
+        c.kill()
+        c.wait()
+        seen = len(ticks(p))
+        wait_for("life after the kill", lambda: len(ticks(p)) > seen + 2, 20)
+        done = t.chrek("verify", f"k{i}", check=False)
+        assert done.returncode in (0, 3), done.stderr
+        whole, none = whole + (done.returncode == 0), none + (done.returncode == 3)
+    assert none, "every kill came too late to be a test"
+    t.stop(p)
+
+
+def test_undumpable_is_left_running(t):
+    """What cannot be saved is refused with meaning and remedy, and goes on."""
+    script = "import ctypes\nl=ctypes.CDLL(None)\nb=ctypes.create_string_buffer(256)\n" \
+             "assert l.syscall(425, 8, b) >= 0, 'no io_uring'\n" + COUNTER
+    p = t.start("run", "--name", "c", "--ready", "never", "--", "python3", "-c", script)
+    wait_for("start", lambda: ticks(p) or p.poll() is not None)
+    if p.poll() is not None:
+        return  # this kernel has io_uring switched off: nothing to refuse
+    done = t.chrek("checkpoint", "c", check=False)
+    assert done.returncode == 5 and "io_uring" in done.stderr, done
+    seen = len(ticks(p))
+    wait_for("life", lambda: len(ticks(p)) > seen + 3)
+    assert not any(t.store.glob("c*"))
+    t.stop(p)
+
+
+def test_a_user_namespace_is_refused(t):
+    """A program in a user namespace of its own: refused with the reason, and goes on."""
+    p = t.start("run", "--name", "c", "--ready", "never", "--", "unshare", "-Ur", "sh", "-c",
+                "while :; do echo tick 1; sleep 0.05; done")
+    wait_for("start", lambda: "tick" in p.text() or p.poll() is not None)
+    if p.poll() is not None:
+        raise Skip("machine: no user namespaces here")
+    done = t.chrek("checkpoint", "c", check=False)
+    assert done.returncode == 5 and "user namespace of its own" in done.stderr, done.stderr
+    seen = len(ticks(p))
+    wait_for("life", lambda: len(ticks(p)) > seen + 2)
+    t.stop(p)
+
+
+def test_a_daemon_is_told_of(t):
+    """A command that goes into the background: said, instead of a checkpoint that never comes."""
+    done = t.chrek("run", "--name", "d", "--ready", "after:60", "--", "sh", "-c",
+                   "setsid sleep 1000 >/dev/null 2>&1 & exit 3", check=False)
+    assert done.returncode == 3 and "run the program in the foreground" in done.stderr, done.stderr
+    done = t.chrek("run", "--name", "d", "--ready", "after:60", "--", "sh", "-c", "sleep 0; exit 3",
+                   check=False)
+    assert done.returncode == 3 and done.stderr == "", done.stderr
+
+
+def test_stray_daemon_is_refused(t):
+    """A process that detached itself would be lost in silence; it is an error instead."""
+    p = t.start("run", "--name", "c", "--ready", "never", "--", "sh", "-c",
+                "(setsid sleep 1000 &) ; while :; do echo tick 1; sleep 0.1; done")
+    wait_for("start", lambda: "tick" in p.text())
+    done = t.chrek("checkpoint", "c", check=False)
+    assert done.returncode == 5 and "detached" in done.stderr, done.stderr
+    t.stop(p)

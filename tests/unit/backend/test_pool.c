@@ -1,0 +1,49 @@
+#include "backend/pool.h"
+#include "base/compiler.h"
+#include "harness/httpd.h"
+#include "harness/test.h"
+
+#include <stdatomic.h>
+
+struct job {
+    atomic_uint *running, *most, *done;
+};
+
+static void work(void *arg)
+{
+    const struct job *j = arg;
+    unsigned now = atomic_fetch_add(j->running, 1) + 1;
+    if (now > atomic_load(j->most))
+        atomic_store(j->most, now);
+    httpd_pause(5);
+    atomic_fetch_sub(j->running, 1);
+    atomic_fetch_add(j->done, 1);
+}
+
+TEST(jobs_run_at_the_same_time_but_no_more_than_there_are_threads)
+{
+    atomic_uint running = 0, most = 0, done = 0;
+    struct job j = {&running, &most, &done};
+    struct pool_group one = {0}, two = {0}, none = {0};
+    CLEANUP(pool_freep) struct pool *p = pool_new(4);
+    pool_wait(p, &none);
+    for (int i = 0; i < 20; i++) {
+        pool_add(p, &one, work, &j);
+        pool_add(p, &two, work, &j);
+    }
+    pool_wait(p, &one);
+    pool_wait(p, &two);
+    CHECK_INT(done, 40);
+    CHECK(most > 1 && most <= 4);
+    pool_add(p, &one, work, &j); /* again */
+    pool_wait(p, &one);
+    CHECK_INT(done, 41);
+}
+
+TEST(a_pool_without_work_has_no_threads_and_can_be_ended)
+{
+    struct pool *p = pool_new(3);
+    pool_freep(&p);
+    CHECK(!p);
+    pool_freep(&p);
+}

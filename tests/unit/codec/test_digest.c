@@ -1,0 +1,94 @@
+#include "base/mem.h"
+#include "base/sys.h"
+#include "codec/digest.h"
+#include "harness/test.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* BLAKE3's published vectors for the empty input and for 0x00. */
+TEST(known_vectors)
+{
+    struct digest d;
+    char text[DIGEST_TEXT_LEN + 1];
+    digest_of("", 0, &d);
+    digest_format(&d, text);
+    CHECK_STR(text, "blake3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
+    digest_of("", 1, &d);
+    digest_format(&d, text);
+    CHECK_STR(text, "blake3:2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213");
+}
+
+TEST(text_is_exact)
+{
+    struct err err = ERR_INIT;
+    struct digest d, back;
+    char text[DIGEST_TEXT_LEN + 1];
+    digest_of("x", 1, &d);
+    digest_format(&d, text);
+    CHECK_OK(digest_parse(text, DIGEST_TEXT_LEN, &back, &err));
+    CHECK(digest_equal(&d, &back));
+    CHECK_RC(digest_parse(text, DIGEST_TEXT_LEN - 1, &back, &err), RC_INVALID);
+    text[20] = 'G';
+    CHECK_RC(digest_parse(text, DIGEST_TEXT_LEN, &back, &err), RC_INVALID);
+}
+
+static int make_file(size_t size, unsigned char seed)
+{
+    int fd = sys_openat(AT_FDCWD, test_dir(), O_TMPFILE | O_RDWR, 0600);
+    CHECK(fd >= 0);
+    unsigned char block[4096];
+    for (size_t at = 0; at < size; at += sizeof(block)) {
+        memset(block, (int)(seed + at / sizeof(block)), sizeof(block));
+        size_t n = size - at < sizeof(block) ? size - at : sizeof(block);
+        CHECK(write(fd, block, n) == (ssize_t)n);
+    }
+    return fd;
+}
+
+TEST(threads_do_not_change_the_digest_but_every_byte_does)
+{
+    static const size_t sizes[] = {
+        0, 1, 4096, DIGEST_SEGMENT - 1, DIGEST_SEGMENT, DIGEST_SEGMENT + 1, 3 * DIGEST_SEGMENT + 5};
+    struct err err = ERR_INIT;
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        CLEANUP(fd_closep) int fd = make_file(sizes[i], 1);
+        struct digest one, many;
+        uint64_t len = 0, done = 0;
+        CHECK_OK(digest_file(fd, 1, NULL, &len, &one, &err));
+        CHECK(len == sizes[i]);
+        CHECK_OK(digest_file(fd, 7, &done, &len, &many, &err));
+        CHECK(done == sizes[i] && digest_equal(&one, &many));
+        if (sizes[i]) {
+            CHECK(pwrite(fd, "?", 1, (off_t)sizes[i] - 1) == 1);
+            CHECK_OK(digest_file(fd, 2, NULL, &len, &many, &err));
+            CHECK(!digest_equal(&one, &many));
+        }
+    }
+}
+
+TEST(a_followed_file_gets_the_same_digest)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(fd_closep) int whole = make_file(5 * DIGEST_SEGMENT + 100, 3);
+    CLEANUP(fd_closep) int growing = make_file(0, 0);
+    struct digest want, got;
+    uint64_t len = 0;
+    struct digest_follow *f = NULL;
+    CHECK_OK(digest_file(whole, 2, NULL, &len, &want, &err));
+    CHECK_OK(digest_follow_start(growing, 2, &f, &err));
+    CLEANUP(mem_freep) char *block = mem_alloc(1 << 20);
+    for (off_t at = 0;;) {
+        ssize_t n = pread(whole, block, 1 << 20, at);
+        if (n <= 0)
+            break;
+        CHECK(write(growing, block, (size_t)n) == n);
+        at += n;
+        struct timespec pause = {0, 1000000};
+        (void)nanosleep(&pause, NULL);
+    }
+    CHECK_OK(digest_follow_finish(f, &len, &got, &err));
+    CHECK(len == 5 * DIGEST_SEGMENT + 100 && digest_equal(&want, &got));
+}

@@ -1,0 +1,90 @@
+#include "base/compiler.h"
+#include "base/mem.h"
+#include "container/proc_tree.h"
+#include "harness/test.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static pid_t start(void)
+{
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0)
+        for (;;)
+            (void)pause();
+    return pid;
+}
+
+static void end(pid_t pid)
+{
+    CHECK(kill(pid, SIGKILL) == 0 && waitpid(pid, NULL, 0) == pid);
+}
+
+TEST(facts_of_ourselves_are_right)
+{
+    struct err err = ERR_INIT;
+    struct proc_facts f;
+    CHECK(prctl(PR_SET_NAME, "a name) S (x") == 0);
+    CHECK_OK(proc_facts_read(getpid(), &f, &err));
+    CHECK_STR(f.comm, "a name) S (x");
+    CHECK_INT(f.pid, getpid());
+    CHECK_INT(f.inner, getpid());
+    CHECK_INT(f.ppid, getppid());
+    CHECK_INT(f.uid, getuid());
+    CHECK_INT(f.tracer, 0);
+    CHECK(f.rss_bytes >= 4096 && f.start > 0);
+}
+
+TEST(no_such_process_is_not_found)
+{
+    struct err err = ERR_INIT;
+    struct proc_facts f, *list = NULL;
+    size_t n = 0;
+    char *link = NULL, **args = NULL;
+    CHECK_RC(proc_facts_read(0x3fffffff, &f, &err), RC_NOT_FOUND);
+    CHECK_STR(err.msg, "no process 1073741823");
+    CHECK_RC(proc_tree(0x3fffffff, &list, &n, &err), RC_NOT_FOUND);
+    CHECK_RC(proc_link(0x3fffffff, "exe", &link, &err), RC_NOT_FOUND);
+    CHECK_RC(proc_list(0x3fffffff, "cmdline", &args, &err), RC_NOT_FOUND);
+}
+
+TEST(children_and_tree_have_what_was_started)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(mem_freep) struct proc_facts *children = NULL;
+    CLEANUP(mem_freep) struct proc_facts *tree = NULL;
+    CLEANUP(mem_freep) struct proc_facts *all = NULL;
+    size_t n_children = 0, n_tree = 0, n_all = 0;
+    pid_t pid = start();
+    CHECK_OK(proc_children(getpid(), &children, &n_children, &err));
+    CHECK_OK(proc_tree(getpid(), &tree, &n_tree, &err));
+    CHECK_OK(proc_in_namespace(pid, &all, &n_all, &err));
+    end(pid);
+    CHECK_INT(n_children, 1);
+    CHECK_INT(children[0].pid, pid);
+    CHECK_INT(n_tree, 2);
+    CHECK_INT(tree[0].pid, getpid());
+    CHECK_INT(tree[1].pid, pid);
+    bool seen = false;
+    for (size_t i = 0; i < n_all; i++)
+        seen |= all[i].pid == pid;
+    CHECK(seen);
+}
+
+TEST(links_and_lists_are_read)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(mem_freep) char *cwd = NULL;
+    char own[4096];
+    char **args = NULL;
+    CHECK_OK(proc_link(getpid(), "cwd", &cwd, &err));
+    CHECK(getcwd(own, sizeof(own)));
+    CHECK_STR(cwd, own);
+    CHECK_OK(proc_list(getpid(), "cmdline", &args, &err));
+    CHECK(args[0] && strstr(args[0], "proc_tree"));
+    proc_free_list(args);
+}

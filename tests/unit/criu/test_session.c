@@ -1,0 +1,172 @@
+/* The conversation with `criu swrk`, held with a peer that says what a test wants: a shell script
+ * in CRIU's place.  With the real CRIU the system tests hold it. */
+#include "base/clock.h"
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/sys.h"
+#include "criu/session.h"
+#include "harness/test.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* A program in CRIU's place: python speaks to the socket whose number is its second argument. */
+static char *make_peer(const char *body)
+{
+    struct err err = ERR_INIT;
+    char *path = mem_asprintf("%s/criu", test_dir());
+    CLEANUP(mem_freep)
+    char *text = mem_asprintf("#!/usr/bin/python3\n"
+                              "import os, socket, sys, time\n"
+                              "s = socket.socket(fileno=int(sys.argv[2]))\n"
+                              "%s\n",
+                              body);
+    CHECK_OK(fs_write_whole(AT_FDCWD, path, text, strlen(text), 0755, &err));
+    return path;
+}
+
+static enum rc ask(const char *body, uint64_t limit_ns, struct cr_facts *facts, struct err *err)
+{
+    CLEANUP(mem_freep) char *peer = make_peer(body);
+    CLEANUP(cr_session_freep) struct cr_session *s = NULL;
+    struct cr_launch l = {.criu = peer};
+    if (access("/usr/bin/python3", X_OK) < 0)
+        test_skip("machine: no python3");
+    CHECK(cr_session_open(&l, &s, err) == RC_OK);
+    return cr_version(s, clock_now() + limit_ns, facts, err);
+}
+
+TEST(an_answer_is_understood)
+{
+    struct err err = ERR_INIT;
+    struct cr_facts facts = {0};
+    /* type 10, success, version { 4, 2, sublevel 1 } */
+    CHECK_OK(ask("s.recv(999); s.send(bytes([8, 10, 16, 1, 82, 6, 8, 4, 16, 2, 32, 1]))",
+                 20 * CLOCK_S, &facts, &err));
+    CHECK(facts.major == 4 && facts.minor == 2 && facts.sublevel == 1);
+}
+
+TEST(a_peer_that_hangs_is_killed_in_time)
+{
+    struct err err = ERR_INIT;
+    struct cr_facts facts;
+    uint64_t begun = clock_now();
+    CHECK_RC(ask("time.sleep(1000)", CLOCK_S, &facts, &err), RC_TIMEOUT);
+    CHECK(clock_now() - begun < 5 * CLOCK_S);
+}
+
+TEST(a_peer_that_dies_is_noticed_and_its_last_words_are_told)
+{
+    struct err err = ERR_INIT;
+    struct cr_facts facts;
+    uint64_t begun = clock_now();
+    CHECK_RC(
+        ask("sys.stderr.write('cannot load library\\n'); sys.exit(1)", 100 * CLOCK_S, &facts, &err),
+        RC_IO);
+    CHECK(clock_now() - begun < 20 * CLOCK_S);
+    CHECK(strstr(err.msg, "cannot load library"));
+}
+
+TEST(nonsense_is_an_error)
+{
+    static const char *const bodies[] = {
+        "s.recv(999); s.send(b'\\xff\\xff\\xff')",                    /* no protobuf */
+        "s.recv(999); s.send(bytes([8, 1, 16, 1]))",                  /* another answer */
+        "s.recv(999); s.send(bytes([8, 10, 16, 1]))",                 /* without a version */
+        "s.recv(999); s.send(bytes([8, 10, 16, 0, 74, 3]) + b'bad')", /* a failure */
+    };
+    for (size_t i = 0; i < ARRAY_LEN(bodies); i++) {
+        struct err err = ERR_INIT;
+        struct cr_facts facts = {.major = 77};
+        CHECK_RC(ask(bodies[i], 20 * CLOCK_S, &facts, &err), RC_IO);
+        CHECK(facts.major == 77);
+    }
+}
+
+static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struct err *err)
+{
+    unsigned *seen = arg;
+    fd_closep(&fd);
+    *seen = *seen * 100 + (unsigned)event;
+    return pid == 13 ? err_set(err, RC_NO_SPACE, "the hook says no") : RC_OK;
+}
+
+/* DUMP is answered with notifications: post-dump with a PID, then the final word. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): the hook writes it */
+static enum rc dump(int pid, unsigned *seen, struct err *err)
+{
+    char body[512];
+    (void)snprintf(body, sizeof(body),
+                   "s.recv(9999)\n"
+                   "s.send(bytes([8, 6, 16, 1, 42, 11, 10, 9]) + b'post-dump')\n"
+                   "s.recv(999)\n"
+                   "n = b'new-thing'\n"
+                   "s.send(bytes([8, 6, 16, 1, 42, 13, 10, 9]) + n + bytes([16, %d]))\n"
+                   "a = s.recv(999)\n"
+                   "s.send(bytes([8, 1, 16, 1 if b'\\x18\\x01' in a else 0]))",
+                   pid);
+    CLEANUP(mem_freep) char *peer = make_peer(body);
+    CLEANUP(cr_session_freep) struct cr_session *s = NULL;
+    struct cr_launch l = {.criu = peer};
+    struct cr_opts opts = {.pid = 1, .images_fd = 3, .work_fd = -1, .log_file = "x"};
+    struct cr_hooks hooks = {.event = on_event, .arg = seen};
+    CHECK(cr_session_open(&l, &s, err) == RC_OK);
+    return cr_dump(s, &opts, &hooks, clock_now() + 20 * CLOCK_S, err);
+}
+
+TEST(notifications_reach_the_hook_and_its_no_is_final)
+{
+    struct err err = ERR_INIT;
+    unsigned seen = 0;
+    if (access("/usr/bin/python3", X_OK) < 0)
+        test_skip("machine: no python3");
+    CHECK_OK(dump(12, &seen, &err));
+    CHECK(seen == CR_POST_DUMP * 100 + CR_UNKNOWN);
+    CHECK_RC(dump(13, &seen, &err), RC_NO_SPACE);
+    CHECK_STR(err.msg, "the hook says no");
+}
+
+TEST(no_program_is_an_error_with_its_name)
+{
+    struct err err = ERR_INIT;
+    struct cr_session *s = NULL;
+    struct cr_launch l = {.criu = "/no/such/criu"};
+    int fds = test_open_fds();
+    CHECK_RC(cr_session_open(&l, &s, &err), RC_NOT_FOUND);
+    CHECK(strstr(err.msg, "/no/such/criu"));
+    CHECK(test_open_fds() == fds && !s);
+}
+
+TEST(descriptors_get_the_numbers_that_were_promised)
+{
+    struct err err = ERR_INIT;
+    struct cr_facts facts = {0};
+    CLEANUP(mem_freep)
+    char *peer =
+        make_peer("s.recv(999)\n"
+                  "ok = os.read(64, 9) == b'first' and os.read(65, 9) == b'second'\n"
+                  "fds = sorted(map(int, os.listdir('/proc/self/fd')))\n"
+                  "extra = [f for f in fds if f > 2 and f not in (63, 64, 65)]\n"
+                  "s.send(bytes([8, 10, 16, 1, 82, 4, 8, 1 if ok else 0, 16, len(extra)]))");
+    CLEANUP(cr_session_freep) struct cr_session *s = NULL;
+    int one[2], two[2];
+    if (access("/usr/bin/python3", X_OK) < 0)
+        test_skip("machine: no python3");
+    CHECK(pipe2(one, O_CLOEXEC) == 0 && pipe2(two, O_CLOEXEC) == 0);
+    CHECK(write(one[1], "first", 5) == 5 && write(two[1], "second", 6) == 6);
+    CLEANUP(fd_closep) int a = one[0];
+    CLEANUP(fd_closep) int b = one[1];
+    CLEANUP(fd_closep) int c = two[0];
+    CLEANUP(fd_closep) int d = two[1];
+    int pass[] = {a, c};
+    struct cr_launch l = {.criu = peer, .pass_fds = pass, .n_pass = 2};
+    CHECK_OK(cr_session_open(&l, &s, &err));
+    CHECK(cr_session_fd(0) == 64 && cr_session_fd(1) == 65);
+    CHECK_OK(cr_version(s, clock_now() + 20 * CLOCK_S, &facts, &err));
+    CHECK(facts.major == 1); /* both were readable under their numbers */
+    CHECK(facts.minor <= 2); /* the script file and the listing itself, nothing of ours */
+}

@@ -1,0 +1,218 @@
+#include "base/compiler.h"
+#include "base/fs.h"
+#include "base/mem.h"
+#include "harness/test.h"
+#include "store/memory.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+
+/* Two packs, three chunks, two streams: what tests/golden/memory-1 holds. */
+static struct memory_pack packs[] = {{"0123456789abcdef0123456789abcdef", 1000000},
+                                     {"ffffffffffffffffffffffffffffffff", 70000}};
+static struct memory_chunk chunks[] = {
+    {.digest = {{1}}, .offset = 0, .stored = 1234, .pack = 0, .pages = 64, .codec = COMPRESS_LZ4},
+    {.digest = {{2}}, .offset = 1234, .stored = 4096, .pack = 0, .pages = 1, .codec = COMPRESS_RAW},
+    {.digest = {{3}}, .offset = 4, .stored = 65000, .pack = 1, .pages = 33, .codec = COMPRESS_ZSTD},
+};
+static struct memory_extent extents[] = {
+    {.page = 0, .pages = 60, .chunk = 0, .at = 4},
+    {.page = 60, .pages = 1000, .chunk = MEMORY_ZERO},
+    {.page = 1060, .pages = 1, .chunk = 1},
+    {.page = 1061, .pages = 33, .chunk = 2},
+    {.page = 0, .pages = 2, .chunk = 2, .at = 31},
+};
+static struct memory_stream streams[] = {
+    {.id = 1, .pages = 1094, .first = 0, .n = 4},
+    {.id = 1 | MEMORY_LAZY, .pages = 2, .first = 4, .n = 1},
+};
+static const struct memory sample = {.packs = packs,
+                                     .chunks = chunks,
+                                     .streams = streams,
+                                     .extents = extents,
+                                     .n_packs = ARRAY_LEN(packs),
+                                     .n_chunks = ARRAY_LEN(chunks),
+                                     .n_streams = ARRAY_LEN(streams),
+                                     .n_extents = ARRAY_LEN(extents)};
+
+static void check_sample(const struct memory *m)
+{
+    CHECK(m->n_packs == 2 && m->n_chunks == 3 && m->n_streams == 2 && m->n_extents == 5);
+    CHECK_STR(m->packs[1].name, packs[1].name);
+    CHECK_INT(m->packs[0].size, 1000000);
+    for (size_t i = 0; i < m->n_chunks; i++) {
+        CHECK(digest_equal(&m->chunks[i].digest, &chunks[i].digest));
+        CHECK(m->chunks[i].offset == chunks[i].offset && m->chunks[i].stored == chunks[i].stored);
+        CHECK(m->chunks[i].pack == chunks[i].pack && m->chunks[i].pages == chunks[i].pages);
+        CHECK(m->chunks[i].codec == chunks[i].codec);
+    }
+    for (size_t i = 0; i < m->n_extents; i++) {
+        CHECK(m->extents[i].page == extents[i].page && m->extents[i].pages == extents[i].pages);
+        CHECK(m->extents[i].chunk == extents[i].chunk && m->extents[i].at == extents[i].at);
+    }
+    for (size_t i = 0; i < m->n_streams; i++)
+        CHECK(m->streams[i].id == streams[i].id && m->streams[i].pages == streams[i].pages &&
+              m->streams[i].first == streams[i].first && m->streams[i].n == streams[i].n);
+}
+
+TEST(what_was_formatted_is_parsed)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    CLEANUP(memory_done) struct memory m = {0};
+    memory_format(&sample, &text);
+    CHECK_OK(memory_parse(text.data, text.len, &m, &err));
+    check_sample(&m);
+}
+
+TEST(a_map_of_nothing_is_one)
+{
+    struct err err = ERR_INIT;
+    static const struct memory nothing = {0};
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    CLEANUP(memory_done) struct memory m = {0};
+    memory_format(&nothing, &text);
+    CHECK_INT(text.len, 64);
+    CHECK_OK(memory_parse(text.data, text.len, &m, &err));
+    CHECK(m.n_packs == 0 && m.n_extents == 0 && !memory_stream(&m, 1));
+}
+
+/* Format 1, byte for byte: a released chrek has written this. */
+TEST(the_golden_map_is_read_and_written)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(buf_done) struct buf golden = BUF_INIT;
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    CLEANUP(memory_done) struct memory m = {0};
+    const char *root = getenv("CHREK_SOURCE_ROOT");
+    if (!root)
+        test_skip("CHREK_SOURCE_ROOT is not set");
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/tests/golden/memory-1", root);
+    memory_format(&sample, &text);
+    CHECK_OK(fs_read_file(AT_FDCWD, path, MEMORY_MAX, &golden, &err));
+    CHECK(golden.len == text.len && memcmp(golden.data, text.data, text.len) == 0);
+    CHECK_OK(memory_parse(golden.data, golden.len, &m, &err));
+    check_sample(&m);
+}
+
+/* Offsets in the sample's bytes. */
+enum {
+    AT_FORMAT = 8,
+    AT_PAGE = 12,
+    AT_N_PACKS = 16,
+    AT_N_CHUNKS = 24,
+    AT_N_STREAMS = 32,
+    AT_N_EXTENTS = 40,
+    AT_REST = 48,
+    AT_PACKS = 64,
+    AT_CHUNKS = AT_PACKS + 2 * 40,
+    AT_STREAMS = AT_CHUNKS + 3 * 52,
+    AT_EXTENTS = AT_STREAMS + 2 * 32,
+};
+
+TEST(what_contradicts_itself_is_refused)
+{
+    static const struct {
+        const char *what;
+        size_t at, len;
+        uint64_t value;
+    } cases[] = {
+        {"magic", 0, 1, 'C'},
+        {"format 0", AT_FORMAT, 4, 0},
+        {"page size", AT_PAGE, 4, 16384},
+        {"a pack fewer", AT_N_PACKS, 8, 1},
+        {"packs without end", AT_N_PACKS, 8, UINT64_MAX / 40 + 2},
+        {"a chunk more", AT_N_CHUNKS, 8, 4},
+        {"chunks without end", AT_N_CHUNKS, 8, UINT64_MAX},
+        {"a stream more", AT_N_STREAMS, 8, 3},
+        {"an extent more", AT_N_EXTENTS, 8, 6},
+        {"reserved bytes", AT_REST + 15, 1, 1},
+        {"a pack's name", AT_PACKS + 3, 1, '/'},
+        {"a pack's name in capitals", AT_PACKS + 10, 1, 'A'},
+        {"a pack's name that ends", AT_PACKS + 31, 1, 0},
+        {"a pack that is shorter than its chunks", AT_PACKS + 32, 8, 1234 + 4095},
+        {"a chunk behind its pack", AT_CHUNKS + 32, 8, UINT64_MAX},
+        {"a chunk that reaches out of its pack", AT_CHUNKS + 32, 8, 999999},
+        {"a chunk of nothing", AT_CHUNKS + 40, 4, 0},
+        {"a chunk that is longer stored", AT_CHUNKS + 40, 4, MEMORY_CHUNK + 1},
+        {"a chunk of no pack", AT_CHUNKS + 44, 4, 2},
+        {"a chunk without pages", AT_CHUNKS + 48, 2, 0},
+        {"a chunk of 65 pages", AT_CHUNKS + 48, 2, 65},
+        {"a codec", AT_CHUNKS + 50, 2, COMPRESS_COUNT_},
+        {"a stream's id", AT_STREAMS, 8, (uint64_t)1 << 32},
+        {"streams out of order", AT_STREAMS, 8, 0xffffffff},
+        {"a stream twice", AT_STREAMS + 32, 8, 1},
+        {"a stream with other pages", AT_STREAMS + 8, 8, 1095},
+        {"a stream's first extent", AT_STREAMS + 16, 8, 6},
+        {"a stream's extents", AT_STREAMS + 24, 8, UINT64_MAX},
+        {"a gap", AT_EXTENTS + 24, 8, 61},
+        {"an extent without pages", AT_EXTENTS + 8, 4, 0},
+        {"an extent that is longer than its chunk", AT_EXTENTS + 8, 4, 61},
+        {"an extent of no chunk", AT_EXTENTS + 12, 4, 3},
+        {"an extent behind its chunk", AT_EXTENTS + 16, 8, 5},
+        {"an extent far behind its chunk", AT_EXTENTS + 16, 8, (uint64_t)1 << 32},
+        {"a zero extent inside a chunk", AT_EXTENTS + 24 + 16, 8, 1},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct err err = ERR_INIT;
+        CLEANUP(buf_done) struct buf text = BUF_INIT;
+        struct memory m = {.n_packs = 99};
+        memory_format(&sample, &text);
+        for (size_t k = 0; k < cases[i].len; k++)
+            text.data[cases[i].at + k] = (char)(cases[i].value >> (8 * k));
+        enum rc rc = memory_parse(text.data, text.len, &m, &err);
+        if (rc != RC_CORRUPT || m.n_packs != 99)
+            test_fail(__FILE__, __LINE__, "%s: %s", cases[i].what, rc_name(rc));
+    }
+}
+
+TEST(a_newer_format_is_refused_as_such)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    struct memory m;
+    memory_format(&sample, &text);
+    text.data[AT_FORMAT] = 3;
+    CHECK_RC(memory_parse(text.data, text.len, &m, &err), RC_UNSUPPORTED);
+    CHECK(strstr(err.msg, "format 3"));
+}
+
+TEST(a_map_that_was_cut_off_or_continued_is_refused)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    struct memory m;
+    memory_format(&sample, &text);
+    for (size_t len = 0; len < text.len; len++) {
+        CLEANUP(mem_freep) char *exact = mem_alloc(len + 1);
+        memcpy(exact, text.data, len);
+        CHECK_RC(memory_parse(exact, len, &m, &err), RC_CORRUPT);
+    }
+    buf_add(&text, "", 1);
+    CHECK_RC(memory_parse(text.data, text.len, &m, &err), RC_CORRUPT);
+}
+
+TEST(streams_and_extents_are_found)
+{
+    CHECK(memory_stream(&sample, 1) == &streams[0]);
+    CHECK(memory_stream(&sample, 1 | MEMORY_LAZY) == &streams[1]);
+    CHECK(!memory_stream(&sample, 0) && !memory_stream(&sample, 2));
+    CHECK(!memory_stream(&sample, UINT32_MAX));
+    for (uint64_t page = 0; page < streams[0].pages; page++) {
+        size_t want = page < 60 ? 0 : page < 1060 ? 1 : page < 1061 ? 2 : 3;
+        CHECK_INT(memory_find(&sample, &streams[0], page), want);
+    }
+    CHECK_INT(memory_find(&sample, &streams[1], 0), 4);
+    CHECK_INT(memory_find(&sample, &streams[1], 1), 4);
+}
+
+TEST(totals_count_pages_and_bytes)
+{
+    struct memory_totals t = memory_totals(&sample);
+    CHECK_INT(t.pages, 1096);
+    CHECK_INT(t.zero, 1000);
+    CHECK_INT(t.stored, 64 + 1 + 33);
+    CHECK_INT(t.bytes, 1234 + 4096 + 65000);
+    CHECK_INT(t.different, 60 + 1 + 33); /* the last two are in the extent before, too */
+    CHECK_INT(t.reads, 3);
+}
