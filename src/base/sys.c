@@ -18,7 +18,7 @@ static enum fault_action fault_what;
 
 void fault_arm(unsigned n, enum fault_action action)
 {
-    fault_seen = 0;
+    __atomic_store_n(&fault_seen, 0, __ATOMIC_RELAXED);
     fault_at = n;
     fault_what = action;
 }
@@ -30,12 +30,12 @@ void fault_disarm(void)
 
 unsigned fault_passed(void)
 {
-    return fault_seen;
+    return __atomic_load_n(&fault_seen, __ATOMIC_RELAXED);
 }
 
 static bool fault_here(void)
 {
-    if (fault_seen++ != fault_at)
+    if (__atomic_fetch_add(&fault_seen, 1, __ATOMIC_RELAXED) != fault_at)
         return false;
     if (fault_what == FAULT_CRASH)
         _exit(FAULT_EXIT_STATUS);

@@ -3,7 +3,7 @@
  * Each wrapper is the call itself (EINTR retried where that is safe) plus one fault point.  In a
  * release build the fault point is a constant false.  Code outside base/ calls these, never the
  * plain ones; tools/check_layers.py refuses the plain names.
- * Thread: safe, except that arming a fault is for single-threaded tests.
+ * Thread: safe, except that a fault is armed while no other thread makes such calls.
  */
 #pragma once
 

@@ -217,7 +217,7 @@ static void loses_the_answer(struct httpd_request *r)
     if (strcmp(r->method, "HEAD") == 0) {
         (void)snprintf(header, sizeof(header), "x-ms-meta-chrekwriter: %s\r\n", s->token);
         httpd_reply(r, 200, header, NULL, 0);
-    } else if (s->puts++ == 0) {
+    } else if (__atomic_fetch_add(&s->puts, 1, __ATOMIC_ACQ_REL) == 0) {
         (void)snprintf(s->token, sizeof(s->token), "%s", token);
         httpd_reset(r);
     } else {
