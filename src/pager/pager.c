@@ -281,6 +281,19 @@ enum pager_state pager_state(struct pager *p, struct err *err)
     return state;
 }
 
+/* The state once the guardian is reaped.  Whoever else holds the pipe may be dying still: only
+ * its end tells a pager that was killed from one that had no more to say. */
+static enum pager_state last_state(struct pager *p, struct err *err)
+{
+    uint64_t deadline = clock_now() + KILL_PATIENCE_NS;
+    for (;;) {
+        enum pager_state state = pager_state(p, err);
+        struct pollfd wait = {p->report, POLLIN, 0};
+        if (state != PAGER_WORKS || p->ended || poll(&wait, 1, clock_poll_ms(deadline)) == 0)
+            return state;
+    }
+}
+
 enum rc pager_await(struct pager *p, uint64_t deadline, struct err *err)
 {
     for (;;) {
@@ -302,7 +315,7 @@ enum pager_state pager_end(struct pager **p, struct err *err)
     struct pager *x = STEAL(*p);
     __atomic_store_n(&x->shared->over, true, __ATOMIC_RELAXED);
     reap(x);
-    enum pager_state state = pager_state(x, err);
+    enum pager_state state = last_state(x, err);
     (void)close(x->report);
     (void)munmap(x->shared, sizeof(*x->shared));
     free(x);
