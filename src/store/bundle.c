@@ -57,16 +57,19 @@ static void free_entry(struct archive_entry **e)
 
 struct writing {
     struct backend_upload *upload;
-    enum rc rc; /* of the backend */
+    enum rc rc; /* of the backend: its first failure */
     struct err *err;
 };
 
+/* Never fails to the archive, which would then leak its buffer: after the backend's first failure
+ * the rest is swallowed. */
 static la_ssize_t append(struct archive *a, void *arg, const void *data, size_t len)
 {
     struct writing *w = arg;
     (void)a;
-    w->rc = backend_append(w->upload, data, len, w->err);
-    return w->rc ? -1 : (la_ssize_t)len;
+    if (!w->rc)
+        w->rc = backend_append(w->upload, data, len, w->err);
+    return (la_ssize_t)len;
 }
 
 /* What the archive's failure comes from: the backend, or the archive itself. */
@@ -174,12 +177,14 @@ enum rc bundle_write(int dir, struct backend *b, const char *key, bool replace, 
         archive_write_set_bytes_in_last_block(a, 1) != ARCHIVE_OK ||
         archive_write_open(a, &w, NULL, append, NULL) != ARCHIVE_OK)
         return err_set(err, RC_IO, "begin an archive");
-    for (size_t i = 0; !rc && i < names.n; i++)
+    for (size_t i = 0; !rc && i < names.n; i++) {
         rc = write_file(&w, a, dir, names.list[i], err);
-    if (rc) /* the rest is not to be sent */
-        (void)archive_write_fail(a);
-    else if (archive_write_close(a) != ARCHIVE_OK)
+        w.rc = w.rc ? w.rc : rc; /* the rest is not sent */
+        rc = w.rc;
+    }
+    if (archive_write_close(a) != ARCHIVE_OK && !rc)
         rc = why_written(&w, a, err);
+    rc = rc ? rc : w.rc;
     return rc ? rc : backend_commit(u, err);
 }
 
