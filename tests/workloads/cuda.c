@@ -14,6 +14,8 @@
 
 #define GPUS_MAX 8
 
+/* The driver's own names. */
+// NOLINTBEGIN(readability-identifier-naming)
 int cuInit(unsigned flags);
 int cuDeviceGet(int *out, int ordinal);
 int cuDeviceGetUuid(unsigned char *out, int device);
@@ -27,6 +29,7 @@ int cuModuleGetFunction(void **out, void *module, const char *name);
 int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                    unsigned bz, unsigned shared, void *stream, void **args, void **extra);
 int cuCtxSynchronize(void);
+// NOLINTEND(readability-identifier-naming)
 
 /* x[i] = x[i] * 1664525 + 1013904223 + i */
 static const char ptx[] = ".version 6.0\n.target sm_50\n.address_size 64\n"

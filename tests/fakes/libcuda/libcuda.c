@@ -221,6 +221,8 @@ static struct block *block_of(uint64_t address, uint64_t bytes)
     return NULL;
 }
 
+/* The driver's own names. */
+// NOLINTBEGIN(readability-identifier-naming)
 int cuInit(unsigned flags);
 int cuDriverGetVersion(int *out);
 int cuGetErrorName(int code, const char **out);
@@ -598,3 +600,4 @@ EXPORT int cuCheckpointProcessRestore(int pid, void *args)
         return NOT_INITIALIZED;
     return ask(pid, OP_RESTORE, "restore", 0);
 }
+// NOLINTEND(readability-identifier-naming)

@@ -435,7 +435,7 @@ static enum rc list_tortured(struct backend *b, struct err *err)
 {
     struct seen s = {.backend = b};
     enum rc rc = backend_list(b, "torture/", see, &s, err);
-    if (!rc && (s.n > 1 || s.bytes != s.n * 2 * sizeof(blob)))
+    if (!rc && (s.n > 1 || s.bytes != (size_t)s.n * 2 * sizeof(blob)))
         rc = err_set(err, RC_CONFLICT, "%u objects were listed", s.n);
     return rc;
 }

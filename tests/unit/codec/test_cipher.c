@@ -62,9 +62,9 @@ TEST(what_was_sealed_opens_in_place_and_only_unchanged)
         CHECK_RC(cipher_open(c, &wrong[i], sealed, sizeof(text), tag, out, &err), RC_CORRUPT);
     CHECK_RC(cipher_open(c, &m, sealed, sizeof(text) - 1, tag, out, &err), RC_CORRUPT);
     for (size_t bit = 0; bit < sizeof(text) * 8; bit++) {
-        sealed[bit / 8] ^= (char)(1 << bit % 8);
+        sealed[bit / 8] = (char)(sealed[bit / 8] ^ (1 << bit % 8));
         CHECK_RC(cipher_open(c, &m, sealed, sizeof(text), tag, out, &err), RC_CORRUPT);
-        sealed[bit / 8] ^= (char)(1 << bit % 8);
+        sealed[bit / 8] = (char)(sealed[bit / 8] ^ (1 << bit % 8));
     }
     for (size_t bit = 0; bit < sizeof(tag) * 8; bit++) {
         tag[bit / 8] ^= (uint8_t)(1 << bit % 8);

@@ -68,12 +68,12 @@ TEST(a_changed_wrapped_key_is_refused)
     wrapped_key_format(&w, &text);
     for (size_t bit = 0; bit < text.len * 8; bit++) {
         CLEANUP(wrapped_key_done) struct wrapped_key back = {.kind = KEYFILE_BY_FILE};
-        text.data[bit / 8] ^= (char)(1 << bit % 8);
+        text.data[bit / 8] = (char)(text.data[bit / 8] ^ (1 << bit % 8));
         enum rc rc = wrapped_key_parse(text.data, text.len, &back, &err);
         if (!rc)
             rc = wrapped_key_open(&back, wrapping, out, &err);
         CHECK(rc == RC_CORRUPT || rc == RC_UNSUPPORTED || rc == RC_DENIED);
-        text.data[bit / 8] ^= (char)(1 << bit % 8);
+        text.data[bit / 8] = (char)(text.data[bit / 8] ^ (1 << bit % 8));
     }
     for (size_t n = 0; n < text.len; n++) {
         CLEANUP(wrapped_key_done) struct wrapped_key back = {.kind = KEYFILE_BY_FILE};

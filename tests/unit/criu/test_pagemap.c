@@ -213,9 +213,9 @@ TEST(damaged_page_maps_never_contradict_themselves)
     CHECK_OK(fs_read_file(golden, "pagemap-shmem-6912.img", 1 << 20, &map, &err));
     for (size_t bit = 0; bit < 8 * map.len; bit++) {
         CLEANUP(cr_pagemaps_done) struct cr_pagemaps all = {0};
-        map.data[bit / 8] ^= (char)(1 << bit % 8);
+        map.data[bit / 8] = (char)(map.data[bit / 8] ^ (1 << bit % 8));
         CHECK_OK(fs_write_whole(dir, "pagemap-shmem-5.img", map.data, map.len, 0600, &err));
-        map.data[bit / 8] ^= (char)(1 << bit % 8);
+        map.data[bit / 8] = (char)(map.data[bit / 8] ^ (1 << bit % 8));
         if (cr_pagemaps_load(dir, &all, &err) != RC_OK)
             continue;
         uint64_t pages = 0;

@@ -165,7 +165,7 @@ TEST(whatever_a_program_does_the_table_follows)
         unsigned seed = round * 7919 + 1;
         for (unsigned at = below(&seed, 20), i = 1; at < SPACE_PAGES - 150; i++) {
             unsigned n = 1 + below(&seed, 140);
-            regions_add(&r, at * PAGE, n, i, 5000 * i);
+            regions_add(&r, at * PAGE, n, i, 5000UL * i);
             for (unsigned k = 0; k < n; k++)
                 m.page[at + k] = name_of(i, 5000 * i + k);
             at += n + below(&seed, 30);

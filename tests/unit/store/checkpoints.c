@@ -33,7 +33,7 @@ static uint64_t *numbers_of(uint64_t first, unsigned n)
 {
     uint64_t *numbers = mem_zalloc(3 * (size_t)n * sizeof(*numbers));
     for (unsigned i = 0; i < n; i++)
-        numbers[3 * i] = numbers[3 * i + 1] = first + i;
+        numbers[3 * (size_t)i] = numbers[3 * (size_t)i + 1] = first + i;
     return numbers;
 }
 

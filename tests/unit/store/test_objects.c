@@ -411,7 +411,7 @@ TEST(the_hold_of_a_dead_capture_ends)
     CHECK(strstr(err.msg, "?[31m makes a checkpoint") && strstr(err.msg, "since 60 minutes"));
     CHECK_OK(backend_remove(store_backend(s), key, &err));
     (void)snprintf(key, sizeof(key), "holds/shared-%012lld-0",
-                   (long long)time(NULL) - HOLD_SHARED_S - 2);
+                   (long long)time(NULL) - (long long)HOLD_SHARED_S - 2);
     CHECK_OK(backend_put(store_backend(s), key, "x", 1, &err));
     CHECK_OK(store_hold_packs(s, true, &alone, &err));
     store_hold_freep(&alone);

@@ -144,8 +144,8 @@ TEST(a_pack_is_full_by_its_chunks_or_by_its_index)
     for (; !pack_is_full(w); n++)
         CHECK_OK(pack_add(w, COMPRESS_ZSTD, pages, names, MEMORY_CHUNK_PAGES, &c, &err));
     CHECK(pack_size(w) < PACK_TARGET / 2);
-    CHECK((uint64_t)n * 64 * PAGE_NAME_LEN <= PACK_INDEX_TARGET + 64 * PAGE_NAME_LEN);
-    CHECK((uint64_t)n * (64 * PAGE_NAME_LEN + 48) >= PACK_INDEX_TARGET);
+    CHECK((uint64_t)n * 64 * PAGE_NAME_LEN <= PACK_INDEX_TARGET + 64UL * PAGE_NAME_LEN);
+    CHECK((uint64_t)n * (64UL * PAGE_NAME_LEN + 48) >= PACK_INDEX_TARGET);
 }
 
 /* ---- golden files: format 1, byte for byte ---- */

@@ -93,11 +93,11 @@ TEST(any_flipped_bit_of_a_chunk_is_found_and_the_chunk_named)
             CLEANUP(mem_freep)
             char *want = mem_asprintf("memory is damaged: chunk at byte %ju of pack '%s'",
                                       (uintmax_t)c->offset, s.m.packs[0].name);
-            s.bytes[at] ^= (char)(1 << k % 8);
+            s.bytes[at] = (char)(s.bytes[at] ^ (1 << k % 8));
             sample_replace(s.b, s.key, s.bytes, s.len);
             CHECK_RC(sample_check(s.b, &s.m, 1, s.numbers, SOME, &err), RC_CORRUPT);
             CHECK_STR(err.msg, want);
-            s.bytes[at] ^= (char)(1 << k % 8);
+            s.bytes[at] = (char)(s.bytes[at] ^ (1 << k % 8));
         }
 }
 

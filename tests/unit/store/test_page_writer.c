@@ -118,7 +118,7 @@ TEST(streams_share_pages)
     CHECK_OK(sample_give(w, 2, numbers, SOME, &err));
     CHECK_OK(sample_give(w, 1 | MEMORY_LAZY, numbers, SOME, &err));
     CHECK_OK(sample_give(w, 1, numbers, 0, &err));
-    CHECK_INT(__atomic_load_n(page_writer_counter(w), __ATOMIC_RELAXED), 2 * SOME * MEMORY_PAGE);
+    CHECK_INT(__atomic_load_n(page_writer_counter(w), __ATOMIC_RELAXED), 2UL * SOME * MEMORY_PAGE);
     CHECK_OK(page_writer_finish(w, &m, &t, &err));
     CHECK_INT(t.known, SOME);
     CHECK(m.n_streams == 3 && m.streams[0].id == 1 && m.streams[1].id == 2);

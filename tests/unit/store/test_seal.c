@@ -107,9 +107,9 @@ TEST(changed_cut_or_continued_files_are_refused)
     CLEANUP(buf_done) struct buf out = BUF_INIT;
     char whole[87], bad[88] = {0};
     CHECK(length(sealed) == 87 && pread(sealed, whole, 87, 0) == 87);
-    for (size_t bit = 0; bit < 87 * 8; bit++) {
+    for (size_t bit = 0; bit < 87UL * 8; bit++) {
         memcpy(bad, whole, 87);
-        bad[bit / 8] ^= (char)(1 << bit % 8);
+        bad[bit / 8] = (char)(bad[bit / 8] ^ (1 << bit % 8));
         CLEANUP(fd_closep) int fd = file_of(bad, 87);
         enum rc rc = seal_read_bytes(d, &label, fd, &out, &err);
         CHECK(rc == RC_CORRUPT || rc == RC_CONFLICT || rc == RC_UNSUPPORTED);
