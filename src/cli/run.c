@@ -82,11 +82,11 @@ static const struct opt run_options[] = {
      .kind = OPT_STRING,
      .arg = "WHEN",
      .offset = offsetof(struct run_values, ready),
-     .help =
-         "When the command is ready to be checkpointed: file:PATH (it exists; a relative PATH "
-         "is taken from $CHREK_DIR), tcp:[HOST:]PORT (it accepts), http:URL (it answers "
-         "200-399), log:REGEX (a line of output matches), after:SECONDS, exit-of:CMD (succeeds), "
-         "or never. Default: after:5."},
+     .help = "When the command is ready to be checkpointed: file:PATH (it exists; a relative PATH "
+             "is taken from $CHREK_DIR), tcp:[HOST:]PORT (it accepts), http:URL or https:URL (it "
+             "answers 200-399), log:REGEX (a line of output matches), after:SECONDS, exit-of:CMD "
+             "(succeeds), "
+             "or never. Default: after:5."},
     {.name = "ready-timeout",
      .kind = OPT_DURATION,
      .arg = "TIME",

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "base/sys.h"
+#include "net/http.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -30,6 +31,7 @@ enum ready_kind { READY_FILE, READY_TCP, READY_HTTP, READY_LOG, READY_AFTER, REA
 struct ready {
     enum ready_kind kind;
     bool met;
+    bool tls;   /* kind READY_HTTP only */
     char *text; /* file, command, or HTTP path */
     char host[INET6_ADDRSTRLEN];
     uint16_t port;
@@ -49,8 +51,9 @@ struct ready {
 static const struct {
     const char *prefix;
     enum ready_kind kind;
-} kinds[] = {{"file:", READY_FILE}, {"tcp:", READY_TCP},     {"http:", READY_HTTP},
-             {"log:", READY_LOG},   {"after:", READY_AFTER}, {"exit-of:", READY_EXIT_OF}};
+} kinds[] = {{"file:", READY_FILE},      {"tcp:", READY_TCP}, {"http:", READY_HTTP},
+             {"https:", READY_HTTP},     {"log:", READY_LOG}, {"after:", READY_AFTER},
+             {"exit-of:", READY_EXIT_OF}};
 
 static enum rc parse_port(const char *text, size_t len, uint16_t *out, struct err *err)
 {
@@ -96,14 +99,13 @@ static enum rc parse_address(struct ready *r, const char *text, size_t len, stru
     return parse_port(port, len - (size_t)(port - text), &r->port, err);
 }
 
+/* What follows `http:` or `https:`, which may be the whole URL once more. */
 static enum rc parse_http(struct ready *r, const char *text, struct err *err)
 {
-    if (strncmp(text, "http://", 7) == 0)
-        text += 7;
-    else if (strncmp(text, "//", 2) == 0)
-        text += 2;
-    else if (strncmp(text, "https:", 6) == 0)
-        return err_set(err, RC_INVALID, "https is not supported; use exit-of:'curl …'");
+    if (strncmp(text, "https://", 8) == 0)
+        r->tls = true;
+    text += strncmp(text, "https://", 8) == 0 ? 8 : strncmp(text, "http://", 7) == 0 ? 7 : 0;
+    text += strncmp(text, "//", 2) == 0 ? 2 : 0;
     size_t authority = strcspn(text, "/");
     r->text = mem_strdup(text[authority] ? text + authority : "/");
     for (const char *p = r->text; *p; p++)
@@ -161,6 +163,7 @@ enum rc ready_parse(const char *text, struct ready **out, struct err *err)
         if (!text[n])
             break;
         r->kind = kinds[i].kind == READY_LOG ? READY_FILE : kinds[i].kind; /* until compiled */
+        r->tls = strcmp(kinds[i].prefix, "https:") == 0;
         enum rc rc = parse_rest(r, kinds[i].kind, text + n, err);
         if (rc)
             return err_ctx(err, rc, "--ready '%s'", text);
@@ -168,8 +171,8 @@ enum rc ready_parse(const char *text, struct ready **out, struct err *err)
         return RC_OK;
     }
     return err_set(err, RC_INVALID,
-                   "--ready '%s': want file:PATH, tcp:PORT, http:URL, log:REGEX, after:SECONDS or "
-                   "exit-of:CMD",
+                   "--ready '%s': want file:PATH, tcp:PORT, http:URL, https:URL, log:REGEX, "
+                   "after:SECONDS or exit-of:CMD",
                    text);
 }
 
@@ -230,30 +233,35 @@ static int connect_to(const struct ready *r)
     return -1;
 }
 
-/* "HTTP/1.1 200" */
-static bool is_good_status(const char *answer, size_t len)
+/* Takes the first bytes of a good answer's body: its status is all that counts. */
+static enum rc begins(void *begun, const void *data, size_t len, struct err *err)
 {
-    return len >= 12 && memcmp(answer, "HTTP/1.", 7) == 0 && answer[8] == ' ' &&
-           (answer[9] == '2' || answer[9] == '3');
+    (void)data;
+    (void)len;
+    *(bool *)begun = true;
+    return err_set(err, RC_CANCELLED, "the answer is good");
 }
 
-static bool get_succeeds(const struct ready *r, int sk)
+static bool get_succeeds(const struct ready *r)
 {
-    char text[4096];
-    int n = snprintf(text, sizeof(text),
-                     "GET %.3500s HTTP/1.1\r\nHost: %s:%u\r\nUser-Agent: chrek\r\n"
-                     "Connection: close\r\n\r\n",
-                     r->text, r->host, r->port);
-    if (send(sk, text, (size_t)n, MSG_NOSIGNAL) != n)
+    struct err err = ERR_INIT;
+    bool begun = false;
+    CLEANUP(mem_freep) char *url = NULL;
+    CLEANUP(http_closep) struct http_client *client = NULL;
+    CLEANUP(http_response_done) struct http_response answer = {0};
+    const struct http_options options = {.direct = true, .any_certificate = true, .tries = 1};
+    bool v6 = strchr(r->host, ':') != NULL;
+    url = mem_asprintf("%s://%s%s%s:%u%s", r->tls ? "https" : "http", v6 ? "[" : "", r->host,
+                       v6 ? "]" : "", r->port, r->text);
+    const struct http_request request = {.method = "GET",
+                                         .url = url,
+                                         .sink = begins,
+                                         .sink_arg = &begun,
+                                         .deadline = clock_now() + PROBE_LIMIT_NS};
+    if (http_open(&options, &client, &err))
         return false;
-    size_t have = 0;
-    while (have < 12) {
-        ssize_t got = recv(sk, text + have, sizeof(text) - have, 0);
-        if (got <= 0)
-            return false;
-        have += (size_t)got;
-    }
-    return is_good_status(text, have);
+    enum rc rc = http_do(client, &request, &answer, &err);
+    return begun || (rc == RC_OK && answer.status >= 200 && answer.status <= 399);
 }
 
 static void join(pid_t pid, const char *kind, int flag)
@@ -284,8 +292,7 @@ static _Noreturn void run_probe(const struct ready *r)
         (void)execl("/bin/sh", "sh", "-c", r->text, (char *)NULL);
         _exit(127);
     }
-    int sk = connect_to(r);
-    _exit(sk >= 0 && (r->kind == READY_TCP || get_succeeds(r, sk)) ? 0 : 1);
+    _exit((r->kind == READY_TCP ? connect_to(r) >= 0 : get_succeeds(r)) ? 0 : 1);
 }
 
 static void kill_probe(struct ready *r)

@@ -2,10 +2,13 @@
  *
  *   file:PATH        the file exists; a relative path is taken from the application directory, so
  *                    `file:ready` is what chrek.h and the Python module write
- *   tcp:[HOST:]PORT  something accepts connections there (HOST: a numeric address, default
- * loopback) http:URL         GET answers with a status from 200 to 399; URL is
- * `http://HOST:PORT/PATH` or `PORT/PATH`, HOST numeric or localhost log:REGEX        a line of
- * output matches (POSIX extended) after:SECONDS    that much time has passed since the start
+ *   tcp:[HOST:]PORT  something accepts connections there; HOST is a numeric address or localhost,
+ *                    which is the default
+ *   http:URL         GET answers with a status from 200 to 399; URL is `//HOST:PORT/PATH` or
+ *                    `PORT/PATH`, with or without `http:` before it
+ *   https:URL        the same over TLS; any certificate will do, as in a kubelet's probes
+ *   log:REGEX        a line of output matches (POSIX extended)
+ *   after:SECONDS    that much time has passed since the start
  *   exit-of:CMD      `/bin/sh -c CMD` exits with status 0; run about twice a second
  *
  * Checks never block: connections and commands go on between calls of ready_check().

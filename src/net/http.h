@@ -32,6 +32,8 @@ struct http_options {
     const char *unix_socket;     /* connect to this, whatever the URL's host says [by the URL] */
     const char *user_agent;      /* [chrek/VERSION] */
     bool direct;                 /* no proxy, though the environment names one */
+    bool any_certificate;        /* whoever answers is trusted: for an application on this machine
+                                    that is asked how it is, never for what carries secrets */
     uint64_t connect_timeout_ns; /* for name, connection and TLS together [10 s] */
     uint64_t stall_timeout_ns;   /* a try that moves less than 1 KiB in this time is given up, as
                                     is one whose answer does not begin [30 s] */

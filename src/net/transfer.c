@@ -244,6 +244,10 @@ static void set_up(struct http_try *t)
         (void)curl_easy_setopt(h, CURLOPT_CAINFO, o->ca_file);
         (void)curl_easy_setopt(h, CURLOPT_CAPATH, NULL);
     }
+    if (o->any_certificate) {
+        (void)curl_easy_setopt(h, CURLOPT_SSL_VERIFYPEER, 0L);
+        (void)curl_easy_setopt(h, CURLOPT_SSL_VERIFYHOST, 0L);
+    }
     if (o->unix_socket)
         (void)curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, o->unix_socket);
     if (!transfer_may_repeat(t->r)) /* libcurl repeats what a connection's end has swallowed */

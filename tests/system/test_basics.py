@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from lib import CHREK, Skip, wait_for
+from lib import CHREK, Skip, free_port, wait_for
 
 COUNTER = """
 import time, sys
@@ -44,6 +44,34 @@ def test_goes_on_after_a_checkpoint(t):
     seen = len(ticks(p))
     wait_for("more", lambda: len(ticks(p)) > seen + 5)
     assert ticks(p) == list(range(1, len(ticks(p)) + 1))
+    t.stop(p)
+
+
+HTTPS_SERVER = """
+import http.server, ssl, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if time.monotonic() > good_from and self.path == '/ready' else 503)
+        self.end_headers()
+    def log_message(self, *args): pass
+good_from = time.monotonic() + 1
+server = http.server.HTTPServer(('127.0.0.1', %d), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain('pem')
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
+def test_ready_by_https(t):
+    """A server with a certificate of its own making is saved once it answers well."""
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj",
+                    "/CN=x", "-keyout", t.dir / "pem", "-out", t.dir / "crt"],
+                   check=True, capture_output=True)
+    (t.dir / "pem").write_text((t.dir / "pem").read_text() + (t.dir / "crt").read_text())
+    port, begun = free_port(), time.monotonic()
+    p = t.run_until_saved("c", f"https://localhost:{port}/ready", "python3", "-c", HTTPS_SERVER % port)
+    assert time.monotonic() - begun > 1
     t.stop(p)
 
 

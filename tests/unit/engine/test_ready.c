@@ -6,9 +6,11 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,8 +37,8 @@ static bool becomes_ready(struct ready *r)
 TEST(nonsense_is_refused_with_the_forms_that_are_not)
 {
     static const char *const bad[] = {
-        "",      "file:",      "tcp:0",   "tcp:65536", "tcp:name:80",     "http:/x",
-        "log:(", "after:soon", "https:x", "exit-of:",  "http:https://x/", "never"};
+        "",           "file:",   "tcp:0",    "tcp:65536",       "tcp:name:80", "http:/x", "log:(",
+        "after:soon", "https:x", "exit-of:", "http:https://x/", "http:80/a b", "never"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct err err = ERR_INIT;
         struct ready *r = NULL;
@@ -85,6 +87,43 @@ TEST(a_listener_makes_ready)
     }
     CHECK(listen(sk, 5) == 0);
     CHECK(becomes_ready(r));
+}
+
+/* Answers every connection with the next of the texts, the last for ever. */
+static void serve(int sk, const char *const *answers)
+{
+    for (size_t i = 0;;) {
+        char request[4096];
+        CLEANUP(fd_closep) int c = accept4(sk, NULL, NULL, SOCK_CLOEXEC);
+        if (c < 0 || read(c, request, sizeof(request)) <= 0)
+            continue;
+        (void)!write(c, answers[i], strlen(answers[i]));
+        i += answers[i + 1] != NULL;
+    }
+}
+
+TEST(a_good_answer_makes_ready)
+{
+    static const char *const answers[] = {
+        "HTTP/1.1 503 Not Yet\r\nContent-Length: 2\r\n\r\nno", "nonsense\r\n\r\n",
+        "HTTP/1.1 404 Never\r\nContent-Length: 0\r\n\r\n",
+        /* Far more is announced than comes. */
+        "HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\nyes", NULL};
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(a);
+    CLEANUP(fd_closep) int sk = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(sk >= 0 && bind(sk, (struct sockaddr *)&a, sizeof(a)) == 0 && listen(sk, 5) == 0 &&
+          getsockname(sk, (struct sockaddr *)&a, &len) == 0);
+    pid_t server = fork();
+    if (server == 0)
+        serve(sk, answers);
+    char text[64];
+    (void)snprintf(text, sizeof(text), "http://localhost:%u/health?a=b", ntohs(a.sin_port));
+    CLEANUP(ready_freep) struct ready *r = parse(text);
+    CHECK(!ready_check(r));
+    bool met = becomes_ready(r);
+    CHECK(kill(server, SIGKILL) == 0 && waitpid(server, NULL, 0) == server);
+    CHECK(met);
 }
 
 TEST(time_and_a_command_make_ready)
