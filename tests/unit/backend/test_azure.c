@@ -8,6 +8,7 @@
 #include "harness/test.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -204,6 +205,7 @@ TEST(a_workload_has_an_identity)
 /* ---- answers that are lost, and refusals ---- */
 
 struct store {
+    pthread_mutex_t lock; /* each connection has its thread */
     char token[64];
     unsigned puts;
 };
@@ -213,23 +215,25 @@ static void loses_the_answer(struct httpd_request *r)
 {
     struct store *s = r->arg;
     char token[64], header[128];
+    (void)pthread_mutex_lock(&s->lock);
     (void)httpd_header(r, "x-ms-meta-chrekwriter", token, sizeof(token));
     if (strcmp(r->method, "HEAD") == 0) {
         (void)snprintf(header, sizeof(header), "x-ms-meta-chrekwriter: %s\r\n", s->token);
         httpd_reply(r, 200, header, NULL, 0);
-    } else if (__atomic_fetch_add(&s->puts, 1, __ATOMIC_ACQ_REL) == 0) {
+    } else if (s->puts++ == 0) {
         (void)snprintf(s->token, sizeof(s->token), "%s", token);
         httpd_reset(r);
     } else {
         static const char text[] = "<Error><Code>BlobAlreadyExists</Code></Error>";
         httpd_reply(r, 409, NULL, text, strlen(text));
     }
+    (void)pthread_mutex_unlock(&s->lock);
 }
 
 TEST(a_writer_whose_answer_was_lost_knows_its_object)
 {
     struct err err = ERR_INIT;
-    struct store s = {.puts = 0};
+    struct store s = {.lock = PTHREAD_MUTEX_INITIALIZER};
     set("AZURE_STORAGE_KEY", "c2VjcmV0");
     CLEANUP(httpd_stopp) struct httpd *h = httpd_start(loses_the_answer, &s);
     CLEANUP(backend_freep) struct backend *b = open_at(h);
