@@ -186,7 +186,7 @@ enum rc memory_diff(struct store *s, struct store_entry *a, struct store_entry *
 {
     CLEANUP(side_done) struct side x = {0};
     CLEANUP(side_done) struct side y = {0};
-    struct rows rows = {.list = mem_zalloc(1)};
+    struct rows rows = {.list = mem_zalloc(sizeof(struct memory_diff_row))};
     enum rc rc = load_side(s, a, &x, err);
     if (!rc)
         rc = load_side(s, b, &y, err);
