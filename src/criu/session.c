@@ -20,7 +20,7 @@
 
 #define MESSAGE_MAX ((size_t)1 << 20)
 #define OUTPUT_SHOWN 300
-#define SETTLE_NS (10 * CLOCK_S) /* for CRIU to let a tree go after it was told to give up */
+#define SETTLE_NS (10 * CLOCK_S) /* for CRIU to let a tree go, or end it, once all is decided */
 
 enum {
     TYPE_DUMP = 1,
@@ -235,13 +235,16 @@ static enum rc converse(struct cr_session *s, int type, const struct cr_hooks *h
             criu__response__free_unpacked(r, NULL);
             return rc;
         }
+        bool dumped = r->notify && event_of(r->notify->script) == CR_POST_DUMP;
         rc = answer_notification(s, r, fd_steal(&fd), hook_rc ? NULL : hooks,
                                  hook_rc ? &later : err);
         criu__response__free_unpacked(r, NULL);
+        uint64_t limit = clock_now() + SETTLE_NS;
         if (rc && !hook_rc) { /* hear CRIU out, so that it can undo what it did, but not for ever */
             hook_rc = rc;
-            uint64_t limit = clock_now() + SETTLE_NS;
             deadline = !deadline || limit < deadline ? limit : deadline;
+        } else if (!rc && dumped && deadline && limit > deadline) {
+            deadline = limit; /* the images are good, however long the hook took */
         }
     }
 }

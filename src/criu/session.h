@@ -97,7 +97,8 @@ struct cr_opts {
     size_t n_inherit;
 };
 
-/* Dump the tree of opts->pid.  deadline: monotonic ns, 0 = none.
+/* Dump the tree of opts->pid.  deadline: monotonic ns, 0 = none; a hook of CR_POST_DUMP may outlast
+ * it, CRIU then gets some seconds to let the tree go or to end it.
  * errors  what a hook returned; RC_TIMEOUT; RC_IO with CRIU's own words (the log says more, see
  *         criu/explain.h) */
 enum rc cr_dump(struct cr_session *s, const struct cr_opts *opts, const struct cr_hooks *hooks,

@@ -34,6 +34,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -423,6 +424,23 @@ static struct cr_opts dump_options(const struct checkpoint *c)
                                 c->req->ghost_limit ? c->req->ghost_limit : ENGINE_GHOST_LIMIT};
 }
 
+/* The checkpoint is published, and CRIU has not ended the tree: two of it must not go on. */
+static void end_tree(const struct checkpoint *c)
+{
+    CLEANUP(mem_freep) struct proc_facts *now = NULL;
+    struct proc_facts root;
+    size_t n = 0;
+    bool lives =
+        proc_facts_read(c->req->pid, &root, NULL) == RC_OK && root.start == c->tree[0].start;
+    if (lives && proc_tree(c->req->pid, &now, &n, NULL) == RC_OK)
+        for (size_t i = 0; i < n; i++)
+            (void)kill(now[i].pid, SIGKILL);
+    for (size_t i = 0; i < c->n_tree; i++) /* whose parent CRIU has ended already */
+        if (proc_facts_read(c->tree[i].pid, &root, NULL) == RC_OK &&
+            root.start == c->tree[i].start)
+            (void)kill(c->tree[i].pid, SIGKILL);
+}
+
 static enum rc dump(void *ctx, uint64_t deadline, struct err *err)
 {
     struct checkpoint *c = ctx;
@@ -439,9 +457,12 @@ static enum rc dump(void *ctx, uint64_t deadline, struct err *err)
     c->meta.shell_job = c->meta.file_locks = c->meta.link_remap = c->meta.ext_masters = true;
     enum rc rc = cr_dump(c->session, &opts, &hooks, deadline, err);
     watch_stop(w);
-    if (rc && c->published)
-        return RC_OK; /* it is safe; that CRIU then failed to end the tree is for the caller to see
-                       */
+    if (rc && c->published) {
+        end_tree(c); /* before CRIU lets go of it */
+        return RC_OK;
+    }
+    if (rc) /* the undo of the steps before needs a tree that runs */
+        cr_session_freep(&c->session);
     if (rc)
         return cr_explain_file(store_staging_fd(c->staging), LOG_NAME, rc, err);
     if (!c->req->stop)

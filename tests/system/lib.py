@@ -125,6 +125,14 @@ class Test:
             p.send_signal(sig)
         return p.wait(TIMEOUT)
 
+    def between(self, text, action):
+        """Variables that put criu_proxy.py between chrek and CRIU."""
+        proxy = self.dir / "criu"
+        proxy.write_bytes((ROOT / "tests/system/criu_proxy.py").read_bytes())
+        proxy.chmod(0o755)
+        return {"PROXY": f"{text}={action}", "CHREK_CRIU": str(proxy),
+                "PROXY_CRIU": find("CHREK_CRIU", "build/criu/sbin/criu")}
+
     def tmpfs(self, name):
         """A directory that is a file system of its own, for the test's life."""
         path = self.dir / name

@@ -60,6 +60,28 @@ def test_a_restore_that_dies_or_fails_at_any_step(t):
     t.stop(again)
 
 
+def test_a_criu_that_dies_before_it_ends_the_tree(t):
+    """--stop, the checkpoint is published, CRIU dies: the program is ended all the same."""
+    env = dict(t.env, **t.between("post-dump", "kill"))
+    p = t.start("run", "--name", "c", "--ready", "never", "--", "python3", "-c", COUNTER)
+    wait_for("ticks", lambda: ticks(p))
+    t.chrek("checkpoint", "--stop", "--id", "box", "c", env=env)
+    assert p.wait(20) == 0, p.text()
+    outside = subprocess.Popen(["sh", "-c", "sleep 1000 & echo $!; sleep 1000; true"],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        child = int(outside.stdout.readline())
+        t.chrek("checkpoint", "--stop", "--id", "outside", outside.pid, env=env)
+        assert outside.wait(10) == -signal.SIGKILL
+        wait_for("the child's end", lambda: not os.path.exists(f"/proc/{child}/exe")
+                 or not os.access(f"/proc/{child}/exe", os.R_OK), 10)
+    finally:
+        outside.kill()
+        outside.stdout.close()
+    for name in ("box", "outside"):
+        assert "whole" in t.chrek("verify", name).stdout
+
+
 SAMPLES = int(os.environ.get("CHREK_TEST_FAULTS", "12"))  # of each kind; 0 = every call
 CRASHED = 77  # FAULT_EXIT_STATUS of base/sys.h
 

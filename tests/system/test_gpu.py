@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import subprocess
+import time
 
 from lib import CHREK, Skip, find, wait_for
 from test_entrypoint import ENTRYPOINT, INIT, container, settings
@@ -173,6 +174,20 @@ def test_a_checkpoint_that_fails_leaves_the_program_running(t):
     assert not t.saved("stay")
     t.chrek("checkpoint", "stay", "--id", "stay", "--stop", env=environment(t))
     assert take(restore(t, "stay")) == [want[len(cases) + 1]]
+
+
+def test_a_dump_that_hangs(t):
+    """CRIU hangs with the program frozen: it is let go before its GPU is asked for, and goes on."""
+    want = expected(t, 4, *workload(1))
+    p = start(t, "hang", *workload(1), n=1)
+    for i, stop in enumerate(((), ("--stop",))):
+        begun = time.monotonic()
+        done = t.chrek("checkpoint", *stop, "hang", "--id", "x", "--timeout", "4s", check=False,
+                       env=environment(t, **t.between("query-ext-files", "hang")))
+        assert done.returncode == 6 and "stand still" not in done.stderr, done.stderr
+        assert time.monotonic() - begun < 30
+        assert take(p) == want[:i + 2]
+    assert not t.saved("x")
 
 
 def test_a_helper_that_is_not_there(t):

@@ -130,6 +130,37 @@ TEST(notifications_reach_the_hook_and_its_no_is_final)
     CHECK_STR(err.msg, "the hook says no");
 }
 
+static enum rc on_slow_event(void *arg, enum cr_event event, pid_t pid, int fd, struct err *err)
+{
+    (void)pid, (void)err;
+    fd_closep(&fd);
+    if (event == CR_POST_DUMP) /* until the deadline has passed */
+        while (clock_now() < *(uint64_t *)arg)
+            (void)usleep(10000);
+    return RC_OK;
+}
+
+/* The images are whole by then: CRIU must not be killed before it has ended the tree. */
+TEST(a_hook_after_the_dump_may_outlast_the_deadline)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(mem_freep)
+    char *peer = make_peer("s.recv(9999)\n"
+                           "s.send(bytes([8, 6, 16, 1, 42, 11, 10, 9]) + b'post-dump')\n"
+                           "s.recv(999)\n"
+                           "time.sleep(0.3)\n"
+                           "s.send(bytes([8, 1, 16, 1]))");
+    CLEANUP(cr_session_freep) struct cr_session *s = NULL;
+    struct cr_launch l = {.criu = peer};
+    struct cr_opts opts = {.pid = 1, .images_fd = 3, .work_fd = -1, .log_file = "x"};
+    if (access("/usr/bin/python3", X_OK) < 0)
+        test_skip("machine: no python3");
+    CHECK(cr_session_open(&l, &s, &err) == RC_OK);
+    uint64_t deadline = clock_now() + 3 * CLOCK_S;
+    struct cr_hooks hooks = {.event = on_slow_event, .arg = &deadline};
+    CHECK_OK(cr_dump(s, &opts, &hooks, deadline, &err));
+}
+
 TEST(no_program_is_an_error_with_its_name)
 {
     struct err err = ERR_INIT;

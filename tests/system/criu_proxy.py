@@ -1,0 +1,57 @@
+#!/usr/bin/python3
+"""CRIU with somebody in between: hands on what chrek and the real CRIU say to each other.
+
+$PROXY_CRIU is the real program; $PROXY says when to do what, as MESSAGE=ACTION: once CRIU has said
+a message with that text (and chrek has answered) the proxy kills CRIU and ends ("kill"), or hands
+on no more ("hang").  That the real one knows CHREK_HIDDEN_FD is looked for in this file.
+"""
+
+import array
+import os
+import select
+import socket
+import subprocess
+import sys
+
+SIZE = 1 << 20
+
+
+def hand_on(source, to):
+    """One message with its descriptors; None at the end."""
+    data, extra, _, _ = source.recvmsg(SIZE, socket.CMSG_SPACE(4))
+    fds = array.array("i")
+    for _, _, content in extra:
+        fds.frombytes(content)
+    if data:
+        to.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if fds else [])
+    for fd in fds:
+        os.close(fd)
+    return data or None
+
+
+def main():
+    text, action = os.environ["PROXY"].split("=")
+    chrek = socket.socket(fileno=int(sys.argv[2]))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    criu = subprocess.Popen([os.environ["PROXY_CRIU"], "swrk", str(theirs.fileno())], close_fds=False,
+                            pass_fds=[theirs.fileno()])
+    theirs.close()
+    met = False
+    while True:
+        ready, _, _ = select.select([chrek, ours], [], [])
+        for source, to in ((ours, chrek), (chrek, ours)):
+            if source not in ready:
+                continue
+            if met and source is chrek and action == "kill":
+                criu.kill()
+                return
+            data = hand_on(source, to)
+            if data is None:
+                criu.kill()
+                return
+            met = met or (source is ours and text.encode() in data)
+            while met and action == "hang":
+                select.select([], [], [])
+
+
+main()
