@@ -10,6 +10,7 @@
 #include "driver/serve.h"
 #include "driver/tool.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -166,6 +167,8 @@ static int serve_main(const struct opt_command *self, int argc, char **argv)
 {
     struct err err = ERR_INIT;
     int first = 0;
+    struct sigaction alone = {.sa_handler = serve_alone, .sa_flags = SA_RESTART};
+    (void)sigaction(GPU_ALONE_SIGNAL, &alone, NULL);
     if (!arguments(self, argc, argv, &first, &err) || serve(STDIN_FILENO, &err))
         return fail(&err);
     return 0;

@@ -11,6 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
+
+#define ALONE_S 600 /* for a driver to bring back what a client has left; longer, and it hangs */
 
 struct driver {
     struct cuda cuda;
@@ -125,10 +128,59 @@ void driver_answer(struct driver *d, const struct gpu_request *request, struct g
     action_run(&d->cuda, facts, request, out);
 }
 
+/* ---- who would stand still if our client died now ---- */
+
+struct held {
+    size_t n;
+    pid_t pid[GPU_PIDS_MAX];
+};
+
+static void forget(struct held *h, pid_t pid)
+{
+    for (size_t i = 0; i < h->n; i++)
+        if (h->pid[i] == pid)
+            h->pid[i--] = h->pid[--h->n];
+}
+
+/* Take note of what a request has done.  A lock or checkpoint that fails is taken back at once, and
+ * what cannot be restored its client ends. */
+static void note(struct held *h, const struct gpu_request *request, const struct gpu_reply *reply)
+{
+    bool holds = request->verb == GPU_LOCK || request->verb == GPU_CHECKPOINT ||
+                 request->verb == GPU_RESTORE;
+    bool frees = request->verb == GPU_UNLOCK || request->verb == GPU_RELEASE;
+    for (size_t i = 0; i < request->n_pids; i++) {
+        if (holds || (frees && !reply->rc))
+            forget(h, request->pid[i]);
+        if (holds && !reply->rc && h->n < GPU_PIDS_MAX)
+            h->pid[h->n++] = request->pid[i];
+    }
+}
+
+/* Our client has ended and left them so. */
+static void let_go(struct driver *d, const struct held *h)
+{
+    CLEANUP(mem_freep) struct gpu_request *request = mem_zalloc(sizeof(*request));
+    CLEANUP(mem_freep) struct gpu_reply *reply = mem_zalloc(sizeof(*reply));
+    if (!h->n)
+        return;
+    serve_alone(0);
+    request->verb = GPU_RELEASE;
+    request->n_pids = h->n;
+    memcpy(request->pid, h->pid, h->n * sizeof(*h->pid));
+    driver_answer(d, request, reply);
+}
+
 /* ---- serving ---- */
 
+void serve_alone(int sig)
+{
+    (void)sig;
+    (void)alarm(ALONE_S);
+}
+
 static enum rc serve_one(struct driver *d, int socket, const char *text, size_t len,
-                         struct err *err)
+                         struct held *held, struct err *err)
 {
     CLEANUP(mem_freep) struct gpu_request *request = mem_zalloc(sizeof(*request));
     CLEANUP(mem_freep) struct gpu_reply *reply = mem_zalloc(sizeof(*reply));
@@ -139,6 +191,8 @@ static enum rc serve_one(struct driver *d, int socket, const char *text, size_t 
         refuse(reply, rc, bad.msg);
     else
         driver_answer(d, request, reply);
+    if (!rc)
+        note(held, request, reply);
     gpu_reply_format(reply, &out);
     if (out.overflowed)
         return err_set(err, RC_TOO_BIG, "an answer is too long for a packet");
@@ -151,16 +205,15 @@ enum rc serve(int socket, struct err *err)
 {
     CLEANUP(driver_freep) struct driver *d = driver_start();
     CLEANUP(mem_freep) char *text = mem_alloc(GPU_MESSAGE_MAX);
-    for (;;) {
-        ssize_t n = recv(socket, text, GPU_MESSAGE_MAX, 0);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return err_sys(err, "read a request");
-        if (n == 0)
-            return RC_OK;
-        enum rc rc = serve_one(d, socket, text, (size_t)n, err);
-        if (rc)
-            return rc;
+    CLEANUP(mem_freep) struct held *held = mem_zalloc(sizeof(*held));
+    enum rc rc = RC_OK;
+    for (ssize_t n = 1; !rc && n != 0;) {
+        n = recv(socket, text, GPU_MESSAGE_MAX, 0);
+        if (n < 0 && errno != EINTR)
+            rc = err_sys(err, "read a request");
+        else if (n > 0)
+            rc = serve_one(d, socket, text, (size_t)n, held, err);
     }
+    let_go(d, held);
+    return rc;
 }

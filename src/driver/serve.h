@@ -19,5 +19,11 @@ void driver_freep(struct driver **p);
 /* Carry out one request; never fails, the answer says what failed. */
 void driver_answer(struct driver *d, const struct gpu_request *request, struct gpu_reply *out);
 
-/* Serve a SOCK_SEQPACKET socket until its end.  errors  RC_IO */
+/* Serve a SOCK_SEQPACKET socket until its end.  A client may die at any moment: processes that were
+ * locked or checkpointed over this socket and not released are brought back to running then.
+ * errors  RC_IO */
 enum rc serve(int socket, struct err *err);
+
+/* For a signal that says that the client has died: nobody else will end us if the driver hangs, so
+ * the alarm clock does, after some minutes. */
+void serve_alone(int sig);

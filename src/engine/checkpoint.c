@@ -436,8 +436,7 @@ static void end_tree(const struct checkpoint *c)
         for (size_t i = 0; i < n; i++)
             (void)kill(now[i].pid, SIGKILL);
     for (size_t i = 0; i < c->n_tree; i++) /* whose parent CRIU has ended already */
-        if (proc_facts_read(c->tree[i].pid, &root, NULL) == RC_OK &&
-            root.start == c->tree[i].start)
+        if (proc_facts_read(c->tree[i].pid, &root, NULL) == RC_OK && root.start == c->tree[i].start)
             (void)kill(c->tree[i].pid, SIGKILL);
 }
 

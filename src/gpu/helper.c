@@ -73,7 +73,7 @@ static _Noreturn void become_helper(const struct gpu_helper *h, int socket, pid_
     sigset_t none;
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* nobody else would end one that hangs */
+    (void)prctl(PR_SET_PDEATHSIG, GPU_ALONE_SIGNAL);
     if (getppid() != parent)
         _exit(EXEC_FAILED);
     (void)setsid();
@@ -106,11 +106,11 @@ static enum rc start(struct gpu_helper *h, struct err *err)
 static int end(struct gpu_helper *h, bool force)
 {
     int status = 0;
+    if (force && h->pid > 0)
+        (void)kill(h->pid, SIGKILL);
     fd_closep(&h->socket); /* it ends by itself at the end of the conversation */
     if (h->pid <= 0)
         return 0;
-    if (force)
-        (void)kill(h->pid, SIGKILL);
     while (waitpid(h->pid, &status, 0) < 0 && errno == EINTR)
         ;
     h->pid = 0;

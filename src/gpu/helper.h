@@ -3,7 +3,8 @@
  * It lives as long as it is needed, so that the driver is initialised once, and is started without
  * being waited for: that takes seconds, and there is other work meanwhile.  A call that takes
  * longer than its deadline ends with the helper killed; the next call starts another.  What the
- * driver has done to a process by then stays done: GPU_RELEASE takes it back.
+ * driver has done to a process by then stays done: GPU_RELEASE takes it back.  It outlives a parent
+ * that dies: it brings back to running whom that has left locked or checkpointed, then ends.
  *
  * Threads: a helper belongs to one thread.
  */

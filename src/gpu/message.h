@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "gpu/facts.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,6 +26,8 @@
 #define GPU_PIDS_MAX 512
 #define GPU_WHY_MAX 300
 #define GPU_MESSAGE_MAX ((size_t)192 << 10) /* a packet of a Unix socket may have so much */
+
+#define GPU_ALONE_SIGNAL SIGHUP /* for chrek-gpu: who started it has died */
 
 enum gpu_verb {
     GPU_HELLO,      /* what driver and GPUs there are */

@@ -3,7 +3,8 @@
 
 $PROXY_CRIU is the real program; $PROXY says when to do what, as MESSAGE=ACTION: once CRIU has said
 a message with that text (and chrek has answered) the proxy kills CRIU and ends ("kill"), or hands
-on no more ("hang").  That the real one knows CHREK_HIDDEN_FD is looked for in this file.
+on no more until
+chrek ends ("hang").  That the real one knows CHREK_HIDDEN_FD is looked for in this file.
 """
 
 import array
@@ -51,7 +52,9 @@ def main():
                 return
             met = met or (source is ours and text.encode() in data)
             while met and action == "hang":
-                select.select([], [], [])
+                if not chrek.recv(SIZE):
+                    criu.kill()
+                    return
 
 
 main()

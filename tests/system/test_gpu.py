@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import time
 
@@ -37,6 +38,18 @@ def environment(t, **more):
 
 def workload(*args):
     return (FAKES / "cuda_workload", *map(str, args))
+
+
+def workload_pids():
+    """Those that run."""
+    found = []
+    for pid in os.listdir("/proc"):
+        try:
+            if pid.isdigit() and os.readlink(f"/proc/{pid}/exe") == str(FAKES / "cuda_workload"):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
 
 
 def steps(p):
@@ -190,6 +203,30 @@ def test_a_dump_that_hangs(t):
     assert not t.saved("x")
 
 
+def test_a_checkpoint_that_is_killed(t):
+    """chrek is interrupted or killed at any moment: the program has its GPU again, and goes on."""
+    want = expected(t, 9, *workload(1))
+    p = start(t, "kill", *workload(1), n=1)
+    pid = workload_pids()[0]
+    tool = t.dir / "cuda-checkpoint"
+    tool.symlink_to(GPU)
+
+    def state():
+        return subprocess.run([tool, "--get-state", "--pid", str(pid)], env=environment(t), text=True,
+                              capture_output=True, check=False).stdout.strip()
+    taken = 1
+    for more, moment in (({"CHREK_FAKE_CUDA": "checkpoint=slow:1500"}, "locked"),
+                         (t.between("query-ext-files", "hang"), "checkpointed")):
+        for sig in (signal.SIGINT, signal.SIGKILL):
+            c = t.start("checkpoint", "kill", "--id", "x", env=environment(t, **more))
+            wait_for(moment, lambda c=c, m=moment: state() == m or c.poll() is not None)
+            c.send_signal(sig)
+            assert c.wait(20) == -sig
+            taken += 1
+            assert take(p) == want[:taken], (moment, sig)
+    assert not t.saved("x")
+
+
 def test_a_helper_that_is_not_there(t):
     """Without chrek-gpu a program with a GPU is refused with a remedy, and goes on."""
     p = start(t, "no", *workload(1), n=1)
@@ -207,13 +244,7 @@ def test_saved_by_its_user(t):
 
     def toggle(state):
         """The one workload that runs, out of that state."""
-        for pid in os.listdir("/proc"):
-            try:
-                exe = os.readlink(f"/proc/{pid}/exe") if pid.isdigit() else ""
-            except OSError:
-                continue
-            if exe != str(FAKES / "cuda_workload"):
-                continue
+        for pid in workload_pids():
             asked = subprocess.run([tool, "--get-state", "--pid", pid], env=environment(t), text=True,
                                    capture_output=True, check=False)
             if asked.stdout.strip() == state:

@@ -2,9 +2,12 @@
 #include "base/mem.h"
 #include "driver/serve.h"
 #include "harness/test.h"
+#include "target.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -89,6 +92,35 @@ TEST(a_socket_is_served_until_its_end)
     (void)close(sv[0]);
     CHECK(pthread_join(thread, &rc) == 0 && !rc);
     (void)close(sv[1]);
+}
+
+/* Say one thing to a server, and end. */
+static void say_and_end(const char *request)
+{
+    int sv[2];
+    char text[4096];
+    pthread_t thread;
+    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) == 0);
+    CHECK(pthread_create(&thread, NULL, serve_thread, &sv[1]) == 0);
+    CHECK(send(sv[0], request, strlen(request), 0) > 0);
+    ssize_t n = recv(sv[0], text, sizeof(text), 0);
+    CHECK(n > 0 && strncmp(text, "ok\n", 3) == 0);
+    (void)close(sv[0]);
+    CHECK(pthread_join(thread, NULL) == 0);
+    (void)close(sv[1]);
+    (void)alarm(0);
+}
+
+TEST(what_a_client_leaves_locked_runs_again)
+{
+    char request[64];
+    pid_t pid = target_start(1000, NULL);
+    unsigned first = target_step(pid);
+    (void)snprintf(request, sizeof(request), "lock timeout=5000 pids=%d", (int)pid);
+    say_and_end(request);
+    unsigned second = target_step_wait(pid);
+    CHECK(first && second && second != first);
+    target_end(pid);
 }
 
 TEST(what_is_no_socket_is_not_served)
