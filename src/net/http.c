@@ -42,6 +42,9 @@ enum rc http_open(const struct http_options *options, struct http_client **out, 
     struct http_client *c = mem_zalloc(sizeof(*c));
     c->o = *o;
     c->o.ca_file = mem_strdup(o->ca_file);
+    c->o.ca_pem = mem_strdup(o->ca_pem);
+    c->o.cert_pem = mem_strdup(o->cert_pem);
+    c->o.key_pem = mem_strdup(o->key_pem);
     c->o.unix_socket = mem_strdup(o->unix_socket);
     c->o.user_agent = mem_strdup(o->user_agent ? o->user_agent : "chrek/" CHREK_VERSION);
     c->o.connect_timeout_ns = or_default(o->connect_timeout_ns, 10 * CLOCK_S);
@@ -66,7 +69,12 @@ void http_closep(struct http_client **client)
         return;
     while (c->n_idle > 0)
         curl_easy_cleanup(c->idle[--c->n_idle]);
+    if (c->o.key_pem)
+        explicit_bzero((void *)(uintptr_t)c->o.key_pem, strlen(c->o.key_pem));
     free_text(c->o.ca_file);
+    free_text(c->o.ca_pem);
+    free_text(c->o.cert_pem);
+    free_text(c->o.key_pem);
     free_text(c->o.unix_socket);
     free_text(c->o.user_agent);
     (void)pthread_mutex_destroy(&c->lock);

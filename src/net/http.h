@@ -1,4 +1,4 @@
-/* HTTP/1.1 requests over libcurl: one call, one answer, with retries.
+/* HTTP requests over libcurl: one call, one answer, with retries.
  *
  * A client keeps connections alive, limits bandwidth and knows the patience of all who share it; a
  * request is a value.  What may be sent twice is sent again, after a pause that grows and is spread
@@ -28,12 +28,17 @@ struct http_try;
 
 /* How a client behaves.  0 and NULL mean the default, in brackets. */
 struct http_options {
-    const char *ca_file;         /* PEM, trusted instead of the system's [the system's] */
+    const char *ca_file;  /* PEM, trusted instead of the system's [the system's] */
+    const char *ca_pem;   /* the same as text */
+    const char *cert_pem; /* our own certificate, and its key, as PEM texts [none] */
+    const char *key_pem;
     const char *unix_socket;     /* connect to this, whatever the URL's host says [by the URL] */
     const char *user_agent;      /* [chrek/VERSION] */
     bool direct;                 /* no proxy, though the environment names one */
     bool any_certificate;        /* whoever answers is trusted: for an application on this machine
                                     that is asked how it is, never for what carries secrets */
+    bool h2c;                    /* HTTP/2 without TLS, and without asking the server first, as gRPC
+                                    has it [HTTP/1.1] */
     uint64_t connect_timeout_ns; /* for name, connection and TLS together [10 s] */
     uint64_t stall_timeout_ns;   /* a try that moves less than 1 KiB in this time is given up, as
                                     is one whose answer does not begin [30 s] */
@@ -132,7 +137,7 @@ enum rc http_do(struct http_client *c, const struct http_request *r, struct http
                 struct err *err);
 void http_response_done(struct http_response *r);
 
-/* A header of the answer, the name in any case; NULL when it is not there.  Borrowed. */
+/* A header or trailer of the answer, the name in any case; NULL when it is not there.  Borrowed. */
 const char *http_header(const struct http_response *r, const char *name);
 
 /* For prepare: what this try asks for, and more headers for it.  They count as credentials. */

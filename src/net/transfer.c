@@ -216,6 +216,41 @@ bool transfer_may_repeat(const struct http_request *r)
     return r->repeat == HTTP_REPEAT_YES;
 }
 
+/* The text is the client's, which outlives the transfer. */
+static void set_pem(CURL *h, CURLoption option, const char *pem)
+{
+    struct curl_blob blob = {.data = (void *)(uintptr_t)pem, .len = strlen(pem)};
+    (void)curl_easy_setopt(h, option, &blob);
+}
+
+static void set_trust(CURL *h, const struct http_options *o)
+{
+    if (o->ca_file)
+        (void)curl_easy_setopt(h, CURLOPT_CAINFO, o->ca_file);
+    else if (o->ca_pem)
+        set_pem(h, CURLOPT_CAINFO_BLOB, o->ca_pem);
+    if (o->ca_file || o->ca_pem)
+        (void)curl_easy_setopt(h, CURLOPT_CAPATH, NULL);
+    if (o->any_certificate) {
+        (void)curl_easy_setopt(h, CURLOPT_SSL_VERIFYPEER, 0L);
+        (void)curl_easy_setopt(h, CURLOPT_SSL_VERIFYHOST, 0L);
+    }
+    if (o->cert_pem && o->key_pem) {
+        set_pem(h, CURLOPT_SSLCERT_BLOB, o->cert_pem);
+        set_pem(h, CURLOPT_SSLKEY_BLOB, o->key_pem);
+    }
+}
+
+static void set_protocol(CURL *h, const struct http_options *o)
+{
+    (void)curl_easy_setopt(h, CURLOPT_HTTP_VERSION,
+                           o->h2c ? (long)CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE
+                                  : (long)CURL_HTTP_VERSION_1_1);
+    /* FIXME(libcurl < 8.0): the second request on such a connection fails with CURLE_HTTP2. */
+    if (o->h2c && curl_version_info(CURLVERSION_NOW)->version_num < 0x080000)
+        (void)curl_easy_setopt(h, CURLOPT_FORBID_REUSE, 1L);
+}
+
 static void set_up(struct http_try *t)
 {
     const struct http_options *o = &t->c->o;
@@ -223,7 +258,7 @@ static void set_up(struct http_try *t)
     curl_easy_reset(h);
     (void)curl_easy_setopt(h, CURLOPT_URL, t->url);
     (void)curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
-    (void)curl_easy_setopt(h, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    set_protocol(h, o);
     (void)curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
     (void)curl_easy_setopt(h, CURLOPT_ERRORBUFFER, t->said);
     (void)curl_easy_setopt(h, CURLOPT_USERAGENT, o->user_agent);
@@ -240,14 +275,7 @@ static void set_up(struct http_try *t)
     (void)curl_easy_setopt(h, CURLOPT_XFERINFOFUNCTION, on_progress);
     (void)curl_easy_setopt(h, CURLOPT_XFERINFODATA, t);
     (void)curl_easy_setopt(h, CURLOPT_NOPROGRESS, 0L);
-    if (o->ca_file) {
-        (void)curl_easy_setopt(h, CURLOPT_CAINFO, o->ca_file);
-        (void)curl_easy_setopt(h, CURLOPT_CAPATH, NULL);
-    }
-    if (o->any_certificate) {
-        (void)curl_easy_setopt(h, CURLOPT_SSL_VERIFYPEER, 0L);
-        (void)curl_easy_setopt(h, CURLOPT_SSL_VERIFYHOST, 0L);
-    }
+    set_trust(h, o);
     if (o->unix_socket)
         (void)curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, o->unix_socket);
     if (!transfer_may_repeat(t->r)) /* libcurl repeats what a connection's end has swallowed */
@@ -341,11 +369,14 @@ enum try_end transfer(struct http_try *t, enum rc *out_rc)
     case CURLE_GOT_NOTHING:
     case CURLE_SEND_ERROR:
     case CURLE_RECV_ERROR:
+    case CURLE_HTTP2:
+    case CURLE_HTTP2_STREAM:
         return fail(t, TRY_BROKEN, RC_UNAVAILABLE, out_rc, said);
     case CURLE_PEER_FAILED_VERIFICATION:
         return fail(t, TRY_FATAL, RC_DENIED, out_rc, said);
     case CURLE_URL_MALFORMAT:
     case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_CERTPROBLEM:
         return fail(t, TRY_FATAL, RC_INVALID, out_rc, said);
     default:
         return fail(t, TRY_FATAL, RC_IO, out_rc, said);
