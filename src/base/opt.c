@@ -181,6 +181,29 @@ static enum rc parse_short(struct parse *p)
     return set_named(p, o, p->argv[++p->i]);
 }
 
+/* Whether the next word is the value of this option. */
+static bool takes_next(const struct opt_command *c, const char *word)
+{
+    bool is_long = word[1] == '-';
+    size_t len = strcspn(word + 2, "=");
+    const struct opt *o = is_long ? find_long(c, word + 2, len) : find_letter(c, word[1]);
+    return o && o->kind != OPT_FLAG && (is_long ? word[2 + len] == '\0' : word[2] == '\0');
+}
+
+bool opt_asks_for_help(const struct opt_command *c, int argc, char **argv)
+{
+    for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return true;
+        bool operand = argv[i][0] != '-' || argv[i][1] == '\0';
+        if (operand && c->stop_at_operand)
+            return false;
+        if (!operand && takes_next(c, argv[i]))
+            i++;
+    }
+    return false;
+}
+
 static enum rc check_count(const struct opt_command *c, int n, struct err *err)
 {
     if (n < c->min_operands)

@@ -73,6 +73,10 @@ struct opt_program {
 enum rc opt_parse(const struct opt_command *c, void *values, int argc, char **argv, int *out_first,
                   struct err *err);
 
+/* Whether --help or -h is among a command's options: not as an option's value, not behind `--`, and
+ * not among the words of somebody else's command (stop_at_operand). */
+bool opt_asks_for_help(const struct opt_command *c, int argc, char **argv);
+
 /* Texts: plain for a terminal of 80 columns, roff for man, scripts for shells. */
 void opt_help_program(const struct opt_program *p, struct buf *out);
 void opt_help_command(const struct opt_program *p, const struct opt_command *c, struct buf *out);

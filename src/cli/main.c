@@ -6,18 +6,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool asks_for_help(const struct opt_command *c, int argc, char **argv)
-{
-    for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
-            return true;
-        if (c->stop_at_operand && argv[i][0] != '-' &&
-            (argv[i - 1][0] != '-' || strchr(argv[i - 1], '=')))
-            return false; /* from here on the words are the command's */
-    }
-    return false;
-}
-
 /* A descriptor 0, 1 or 2 that is closed would be taken by the next file opened. */
 static void fill_standard_streams(void)
 {
@@ -44,7 +32,7 @@ int main(int argc, char **argv)
     const struct opt_command *c = program_find(word);
     if (!c)
         return program_unknown(word);
-    if (asks_for_help(c, argc, argv))
+    if (opt_asks_for_help(c, argc - 2, argv + 2))
         return program_help(c);
     cli_set_command(c->name);
     return c->run(c, argc - 2, argv + 2);

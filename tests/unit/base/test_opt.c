@@ -1,6 +1,7 @@
 #include "base/opt.h"
 #include "harness/test.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,6 +89,27 @@ TEST(every_form_is_understood)
     CHECK_STR(argv[first], "a");
     CHECK_STR(argv[first + 1], "b");
     CHECK_STR(argv[first + 2], "--c");
+}
+
+static bool asks(const char *line)
+{
+    char copy[256], *argv[32], *save = NULL;
+    int argc = 0;
+    (void)snprintf(copy, sizeof(copy), "%s", line);
+    for (char *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save))
+        argv[argc++] = w;
+    return opt_asks_for_help(&command, argc, argv);
+}
+
+TEST(help_is_for_us_only_among_our_options)
+{
+    CHECK(asks("-h") && asks("--flag --help") && asks("a --help") && asks("-t x --text=y -h"));
+    CHECK(!asks("") && !asks("-- --help") && !asks("--text --help") && !asks("-t -h a"));
+    command.stop_at_operand = true;
+    CHECK(asks("--flag -h psql") && asks("--text x -h psql") && asks("-tx -h psql"));
+    CHECK(!asks("psql -h db") && !asks("--flag psql -h db") && !asks("-f psql -h db"));
+    CHECK(!asks("--no-on psql -h db") && !asks("--text x psql -h db") && !asks("-l1 psql --help"));
+    CHECK(!asks("--text=x psql -h db") && !asks("- -h"));
 }
 
 TEST(operands_can_end_the_options)
