@@ -6,6 +6,7 @@
 #include "base/sys.h"
 #include "criu/session.h"
 #include "engine/doctor_priv.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -263,7 +264,14 @@ static void check_store(const struct machine *m)
     struct statfs kind;
     if (!store)
         return;
-    CLEANUP(mem_freep) char *there = existing_part(store);
+    const char *directory = store_directory(store);
+    if (!directory) {
+        doctor_add(m->report, DOCTOR_WARN, "store", 0, "the doctor looks at this machine only",
+                   "See whether it answers, and lets chrek in: chrek ls.",
+                   "the store '%s' was not looked at", store);
+        return;
+    }
+    CLEANUP(mem_freep) char *there = existing_part(directory);
     if (access(there, W_OK | X_OK) < 0 || statvfs(there, &s) < 0 || statfs(there, &kind) < 0) {
         doctor_add(m->report, DOCTOR_FAIL, "store", 0, "checkpoints cannot be written",
                    "Name a directory that chrek may write to with --store.",

@@ -91,6 +91,11 @@ enum rc store_open_with(const char *url, const struct store_options *options, st
     return rc ? err_ctx(err, rc, "open store") : store_open_backend(b, url, o->tmp, out, err);
 }
 
+const char *store_directory(const char *url)
+{
+    return strncmp(url, "object://", 9) == 0 ? url + 9 : directory_of(url);
+}
+
 enum rc store_open(const char *url, struct store **out, struct err *err)
 {
     return store_open_with(url, NULL, out, err);

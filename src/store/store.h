@@ -37,6 +37,8 @@ struct store_entry;
  * out     the caller's, store_freep()
  * errors  RC_DENIED, RC_INVALID (no directory), RC_UNSUPPORTED (URL), RC_NO_SPACE, RC_IO */
 enum rc store_open(const char *url, struct store **out, struct err *err);
+/* The directory that a URL leads to, part of it; NULL: it leads to another machine. */
+const char *store_directory(const char *url);
 struct store_options {
     const char
         *tmp; /* for the files of remote checkpoints on their way (spool.h); NULL = default */

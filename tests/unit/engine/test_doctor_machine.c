@@ -112,6 +112,30 @@ TEST(a_store_that_is_not_there_yet_is_fine)
     CHECK(find(&r, "store-space"));
 }
 
+TEST(a_store_by_its_url_is_the_directory_that_it_names)
+{
+    static const char *const schemes[] = {"file", "object"};
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/file", test_dir());
+    CHECK(write_program(path, "") == 0 && chmod(path, 0600) == 0);
+    for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
+        CLEANUP(doctor_report_done) struct doctor_report r = DOCTOR_REPORT_INIT;
+        CLEANUP(mem_freep) char *url = mem_asprintf("%s://%s", schemes[i], path);
+        examine((struct doctor_machine){.store = url}, &r);
+        expect(&r, "store", DOCTOR_FAIL); /* it is no directory */
+    }
+}
+
+TEST(a_store_elsewhere_is_not_mistaken_for_a_directory_here)
+{
+    static const char *const urls[] = {"s3://bucket/x", "az://container"};
+    for (size_t i = 0; i < ARRAY_LEN(urls); i++) {
+        CLEANUP(doctor_report_done) struct doctor_report r = DOCTOR_REPORT_INIT;
+        examine((struct doctor_machine){.store = urls[i]}, &r);
+        expect(&r, "store", DOCTOR_WARN);
+        CHECK(strstr(what(&r, "store"), "not looked at") && !find(&r, "store-space"));
+    }
+}
+
 TEST(a_store_that_is_a_file_is_found)
 {
     CLEANUP(doctor_report_done) struct doctor_report r = DOCTOR_REPORT_INIT;
