@@ -63,11 +63,7 @@ static const struct opt options[] = {
     CLI_FORMAT_OPTIONS(struct checkpoint_values, format, compression),
     CLI_KEY_OPTIONS(struct checkpoint_values, keys),
     CLI_SIGN_OPTION(struct checkpoint_values, keys),
-    {.name = "ghost-limit",
-     .kind = OPT_SIZE,
-     .arg = "SIZE",
-     .offset = offsetof(struct checkpoint_values, ghost_limit),
-     .help = "Largest deleted but still open file to keep. Default: 512M."},
+    CLI_GHOST_LIMIT_OPTION(struct checkpoint_values, ghost_limit),
     {.name = "timeout",
      .kind = OPT_DURATION,
      .arg = "TIME",
@@ -174,6 +170,13 @@ static int report(const struct checkpoint_values *v, const struct target *t,
     return cli_print(&out);
 }
 
+static void on_stopping(void *arg)
+{
+    const struct target *t = arg;
+    if (t->box.name)
+        registry_mark_stopped(t->box.name);
+}
+
 static int take(const struct checkpoint_values *v, const char *what, struct metadata_label *labels)
 {
     struct err err = ERR_INIT;
@@ -190,34 +193,36 @@ static int take(const struct checkpoint_values *v, const char *what, struct meta
         rc = cli_open_store_with(asked ? asked : t.box.store, &v->keys, &vault, &store, &err);
     bool plain = false;
     enum compress_codec codec = COMPRESS_LZ4;
+    uint32_t ghost_limit = 0;
     if (!rc)
         rc = cli_format(v->format, v->compression, &plain, &codec, &err);
+    if (!rc)
+        rc = cli_ghost_limit(v->ghost_limit, &ghost_limit, &err);
     if (!rc)
         rc = cli_engine(v->criu, v->quiet || v->json, &engine, &criu, &err);
     if (rc)
         return cli_fail(&err);
-    struct engine_checkpoint_request req = {.plain = plain,
-                                            .codec = codec,
-                                            .store = store,
-                                            .id = t.id,
-                                            .replace = v->replace,
-                                            .pid = t.pid,
-                                            .stop = v->stop,
-                                            .tcp_established = v->tcp_established,
-                                            .skip_in_flight = v->skip_in_flight,
-                                            .ghost_limit = (uint32_t)v->ghost_limit,
-                                            .timeout_ns = v->timeout,
-                                            .command = t.box.command,
-                                            .name = t.box.name,
-                                            .notify = t.box.notify,
-                                            .labels = labels,
-                                            .n_labels = v->labels.n};
-    if (v->stop && t.box.name)
-        registry_mark_stopped(t.box.name, t.id);
+    struct engine_checkpoint_request req = {
+        .plain = plain,
+        .codec = codec,
+        .store = store,
+        .id = t.id,
+        .replace = v->replace,
+        .pid = t.pid,
+        .stop = v->stop,
+        .tcp_established = v->tcp_established,
+        .skip_in_flight = v->skip_in_flight,
+        .ghost_limit = ghost_limit,
+        .timeout_ns = v->timeout,
+        .command = t.box.command && *t.box.command ? t.box.command : NULL,
+        .name = t.box.name,
+        .notify = t.box.notify,
+        .labels = labels,
+        .n_labels = v->labels.n,
+        .stopping = on_stopping,
+        .stopping_arg = &t};
     rc = engine_checkpoint(&engine, &req, &outcome, &err);
     cli_engine_end(&engine);
-    if (rc && v->stop && t.box.name)
-        registry_unmark_stopped(t.box.name, t.id);
     if (rc || !v->stop)
         tell_application(&t, rc ? err.msg : NULL);
     return rc ? cli_fail(&err) : report(v, &t, store, &outcome, clock_now() - begun);

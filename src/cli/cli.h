@@ -47,7 +47,8 @@ void cli_note_to(int fd);
         .name = "store", .letter = 's', .kind = OPT_STRING, .arg = "URL",                          \
         .offset = offsetof(type, field), .env = "CHREK_STORE",                                     \
         .help = "Where checkpoints are: a directory (a path or file://PATH), or object storage: "  \
-                "object://PATH, a directory that is used like it, without locks and renames. "     \
+                "s3://BUCKET/PREFIX, az://CONTAINER/PREFIX, or object://PATH, a directory that "   \
+                "is used like it, without locks and renames. "                                     \
                 "Default: what `chrek configure` has set, else /var/lib/chrek/checkpoints."        \
     }
 #define CLI_STORAGE_OPTION(type, field)                                                            \
@@ -83,6 +84,14 @@ enum rc cli_format(const char *format, const char *compression, bool *out_plain,
         .help = "The criu program to use, 4.2 or newer. Default: the one "                         \
                 "that was installed with chrek."                                                   \
     }
+
+#define CLI_GHOST_LIMIT_OPTION(type, field)                                                        \
+    {                                                                                              \
+        .name = "ghost-limit", .kind = OPT_SIZE, .arg = "SIZE", .offset = offsetof(type, field),   \
+        .help = "Largest deleted but still open file to keep, below 4G. Default: 512M."            \
+    }
+/* errors RC_INVALID: CRIU cannot be told so much */
+enum rc cli_ghost_limit(uint64_t asked, uint32_t *out, struct err *err);
 
 /* Open the store that was asked for, else the configured one. */
 enum rc cli_open_store(const char *asked, struct store **out, struct err *err);

@@ -177,6 +177,16 @@ int cli_print(const struct buf *text)
     return rc ? cli_fail(&err) : CLI_OK;
 }
 
+enum rc cli_ghost_limit(uint64_t asked, uint32_t *out, struct err *err)
+{
+    if (asked > UINT32_MAX)
+        return err_set(err, RC_INVALID,
+                       "--ghost-limit: CRIU keeps no deleted file of 4G or more; let the program "
+                       "close it, or make it smaller, before its checkpoint");
+    *out = (uint32_t)asked;
+    return RC_OK;
+}
+
 enum rc cli_format(const char *format, const char *compression, bool *out_plain,
                    enum compress_codec *out_codec, struct err *err)
 {

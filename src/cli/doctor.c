@@ -14,7 +14,7 @@
 struct doctor_values {
     const char *store, *storage, *criu;
     uint64_t ghost_limit;
-    bool tcp_established, json, quiet;
+    bool tcp_established, skip_in_flight, json, quiet;
 };
 
 static const struct opt options[] = {
@@ -25,11 +25,11 @@ static const struct opt options[] = {
      .kind = OPT_FLAG,
      .offset = offsetof(struct doctor_values, tcp_established),
      .help = "The checkpoint is to keep TCP connections to the outside."},
-    {.name = "ghost-limit",
-     .kind = OPT_SIZE,
-     .arg = "SIZE",
-     .offset = offsetof(struct doctor_values, ghost_limit),
-     .help = "Largest deleted but still open file to keep. Default: 512M."},
+    {.name = "skip-in-flight",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct doctor_values, skip_in_flight),
+     .help = "The checkpoint is to drop TCP connections that are just being opened."},
+    CLI_GHOST_LIMIT_OPTION(struct doctor_values, ghost_limit),
     CLI_JSON_OPTION(struct doctor_values, json),
     {.name = "quiet",
      .letter = 'q',
@@ -54,8 +54,10 @@ static enum rc examine(const struct doctor_values *v, pid_t pid, struct doctor_r
     rc = doctor_check_machine(&machine, r, err);
     if (rc || !pid)
         return rc;
-    struct doctor_process process = {
-        .pid = pid, .ghost_limit = v->ghost_limit, .tcp_established = v->tcp_established};
+    struct doctor_process process = {.pid = pid,
+                                     .ghost_limit = v->ghost_limit,
+                                     .tcp_established = v->tcp_established,
+                                     .skip_in_flight = v->skip_in_flight};
     return doctor_check_process(&process, r, err);
 }
 
@@ -125,7 +127,10 @@ static int doctor_main(const struct opt_command *self, int argc, char **argv)
     CLEANUP(registry_box_done) struct registry_box box = {.name = NULL};
     CLEANUP(doctor_report_done) struct doctor_report report = DOCTOR_REPORT_INIT;
     CLEANUP(buf_done) struct buf out = BUF_INIT;
+    uint32_t ghost_limit = 0;
     enum rc rc = opt_parse(self, &v, argc, argv, &first, &err);
+    if (!rc)
+        rc = cli_ghost_limit(v.ghost_limit, &ghost_limit, &err);
     if (!rc && first < argc)
         rc = cli_find_process(argv[first], &box, &pid, &err);
     if (!rc)

@@ -86,6 +86,8 @@ const struct opt_program cli_program = {
         "7  no space left\n"
         "8  permission denied\n"
         "9  it is there already\n"
+        "124  run and restore: the memory of a restored program could no longer be brought in, so "
+        "it was ended\n"
         "125  run and restore: chrek itself failed\n"
         "126  run: the command cannot be executed\n"
         "127  run: there is no such command\n"

@@ -57,7 +57,7 @@ struct run_values {
     const char *name, *id, *store, *storage, *ready, *net, *notify, *criu, *log;
     const char *format, *compression, *mode, *criu_log_dir;
     uint64_t ready_timeout, timeout, ghost_limit, record;
-    bool stop, cold, tcp_established, no_fallback, no_tty, quiet, detach;
+    bool stop, cold, tcp_established, skip_in_flight, no_fallback, no_tty, quiet, detach;
     struct cli_keys keys;
     struct opt_list labels;
 };
@@ -110,6 +110,11 @@ static const struct opt run_options[] = {
      .kind = OPT_FLAG,
      .offset = offsetof(struct run_values, tcp_established),
      .help = "Keep TCP connections to the outside; by default they are closed."},
+    {.name = "skip-in-flight",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct run_values, skip_in_flight),
+     .help = "Drop TCP connections that are just being opened; by default the checkpoint is tried "
+             "again until there are none, for as long as --ready-timeout says."},
     {.name = "net",
      .kind = OPT_STRING,
      .arg = "host|private",
@@ -131,11 +136,7 @@ static const struct opt run_options[] = {
     CLI_KEY_OPTIONS(struct run_values, keys),
     CLI_SIGN_OPTION(struct run_values, keys),
     MODE_OPTIONS(struct run_values, "restore-mode", mode, record),
-    {.name = "ghost-limit",
-     .kind = OPT_SIZE,
-     .arg = "SIZE",
-     .offset = offsetof(struct run_values, ghost_limit),
-     .help = "Largest deleted but still open file to keep. Default: 512M."},
+    CLI_GHOST_LIMIT_OPTION(struct run_values, ghost_limit),
     {.name = "timeout",
      .kind = OPT_DURATION,
      .arg = "TIME",
@@ -267,12 +268,15 @@ static int run_main(const struct opt_command *self, int argc, char **argv)
     int first = 0;
     bool plain = false;
     enum compress_codec codec = COMPRESS_LZ4;
+    uint32_t ghost_limit = 0;
     CLEANUP(detach_done) struct detach d = {-1, -1};
     enum rc rc = opt_parse(self, &v, argc, argv, &first, &err);
     if (!rc)
         rc = check(&v, &err);
     if (!rc)
         rc = cli_format(v.format, v.compression, &plain, &codec, &err);
+    if (!rc)
+        rc = cli_ghost_limit(v.ghost_limit, &ghost_limit, &err);
     enum engine_mode mode = ENGINE_DEFAULT;
     if (!rc)
         rc = mode_parse(v.mode, &mode, &err);
@@ -296,11 +300,12 @@ static int run_main(const struct opt_command *self, int argc, char **argv)
                              .private_net = v.net && strcmp(v.net, "private") == 0,
                              .no_tty = v.no_tty,
                              .tcp_established = v.tcp_established,
+                             .skip_in_flight = v.skip_in_flight,
                              .plain = plain,
                              .codec = codec,
                              .mode = mode,
                              .record_ns = v.record,
-                             .ghost_limit = (uint32_t)v.ghost_limit,
+                             .ghost_limit = ghost_limit,
                              .timeout_ns = v.timeout,
                              .criu_log_dir = v.criu_log_dir,
                              .notify = v.notify,

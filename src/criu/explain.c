@@ -71,7 +71,7 @@ static const struct pattern patterns[] = {
      "see dump.log"},
     {"Connected TCP socket", RC_UNSUPPORTED, "the program has open TCP connections",
      "use --tcp-established to keep them, or close them first"},
-    {"In-flight connection", RC_UNSUPPORTED, "a TCP connection is just being opened",
+    {"In-flight connection", RC_CONFLICT, "a TCP connection is just being opened",
      "try again, or use --skip-in-flight"},
     {"ghost file", RC_TOO_BIG, "a deleted file that is still open is larger than the limit",
      "raise it with --ghost-limit"},

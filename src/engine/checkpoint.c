@@ -26,6 +26,7 @@
 #include "engine/gpus.h"
 #include "engine/host.h"
 #include "engine/preflight.h"
+#include "engine/registry.h"
 #include "engine/root_changes.h"
 #include "engine/watch.h"
 #include "rootfs/tmpfs.h"
@@ -91,13 +92,29 @@ static enum rc look_at_stream(struct checkpoint *c, int i, struct err *err)
     return RC_OK;
 }
 
+static bool is_init_of_a_box(pid_t pid)
+{
+    struct registry_box *boxes = NULL;
+    size_t n = 0;
+    bool found = false;
+    if (registry_list(&boxes, &n, NULL) != RC_OK)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        found = found || boxes[i].init == pid;
+        registry_box_done(&boxes[i]);
+    }
+    free(boxes);
+    return found;
+}
+
 /* Processes of the box that have left the tree (a daemon's double fork) would be lost in silence.
+ * Who else lives below the PID 1 of a container is no business of the tree's.
  */
 static enum rc look_for_strays(const struct checkpoint *c, struct err *err)
 {
     CLEANUP(mem_freep) struct proc_facts *list = NULL;
     size_t n = 0;
-    if (!is_box(c) || c->tree[0].ppid <= 0)
+    if (!is_box(c) || !is_init_of_a_box(c->tree[0].ppid))
         return RC_OK;
     enum rc rc = proc_children(c->tree[0].ppid, &list, &n, err);
     if (rc)
@@ -397,7 +414,10 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
     if (rc || !c->req->stop)
         return rc;
     c->meta.freeze_ns = clock_now() - c->frozen_at; /* it never thaws: until here counts */
-    return publish_now(c, err);
+    rc = publish_now(c, err);
+    if (!rc && c->req->stopping)
+        c->req->stopping(c->req->stopping_arg);
+    return rc;
 }
 
 static struct cr_opts dump_options(const struct checkpoint *c)

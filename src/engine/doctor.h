@@ -23,6 +23,8 @@ enum doctor_level {
     DOCTOR_LEVEL_COUNT_,
 };
 
+#define DOCTOR_TCP_PENDING "tcp-pending" /* the one finding that passes by itself */
+
 const char *doctor_level_name(enum doctor_level level); /* "ok", "warn", "fail" */
 
 struct doctor_finding {
@@ -69,6 +71,7 @@ struct doctor_process {
     pid_t pid;            /* root of the tree, as `proc` numbers it */
     uint64_t ghost_limit; /* bytes of a deleted file that are kept; 0 = the engine's default */
     bool tcp_established; /* connections to the outside are to be kept */
+    bool skip_in_flight;  /* connections that nobody has accepted yet are to be dropped */
     bool quick;           /* leave out what takes time in proportion to the memory (smaps) */
 };
 

@@ -74,8 +74,14 @@ static void check_tcp(const struct doctor_case *c, const struct fdinfo *f,
     if (!tcp)
         return;
     const struct socket_tcp *peer = sockets_peer(table, tcp);
-    if (tcp->state == TCP_LISTEN && tcp->pending)
-        doctor_add(c->report, DOCTOR_FAIL, "tcp-pending", c->stat->pid,
+    bool waiting = tcp->state == TCP_LISTEN && tcp->pending;
+    if (waiting && c->request->skip_in_flight)
+        doctor_add(c->report, DOCTOR_WARN, "tcp-dropped", c->stat->pid,
+                   "in a restored program they are gone, and whoever has made them waits in vain",
+                   NULL, "%s has %" PRIu64 " connections waiting at a listener: descriptor %d",
+                   c->who, tcp->pending, f->fd);
+    else if (waiting)
+        doctor_add(c->report, DOCTOR_FAIL, DOCTOR_TCP_PENDING, c->stat->pid,
                    "a connection that the program has not accepted yet cannot be saved",
                    "Try again in a moment, or drop such connections with --skip-in-flight.",
                    "%s has %" PRIu64 " connections waiting at a listener: descriptor %d", c->who,

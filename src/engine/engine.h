@@ -57,6 +57,9 @@ struct engine_checkpoint_request {
     const char *notify;   /* how the application is told of a restore, or NULL */
     const struct metadata_label *labels;
     size_t n_labels;
+    /* With stop: told that the checkpoint is safe, just before the tree is ended; or NULL. */
+    void (*stopping)(void *arg);
+    void *stopping_arg;
 };
 
 #define ENGINE_TIMEOUT_NS ((uint64_t)1800 * 1000000000)
@@ -80,8 +83,8 @@ struct engine_outcome {
  * checkpoint is durable.  If the call fails the tree runs as before.
  *
  * errors  RC_EXISTS (id is there and not to be replaced), RC_NOT_FOUND (no such process),
- *         RC_UNSUPPORTED (the tree holds what cannot be saved: which, and what to do), RC_DENIED,
- *         RC_NO_SPACE, RC_TIMEOUT, RC_IO */
+ *         RC_UNSUPPORTED (the tree holds what cannot be saved: which, and what to do), RC_CONFLICT
+ *         (the same, but it passes: try again), RC_DENIED, RC_NO_SPACE, RC_TIMEOUT, RC_IO */
 enum rc engine_checkpoint(const struct engine *e, const struct engine_checkpoint_request *req,
                           struct engine_outcome *out, struct err *err);
 

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define READY_TICK_MS 20
+#define AGAIN_NS CLOCK_S /* until the next try, when what stands against a checkpoint passes */
 
 struct life {
     const struct engine *engine;
@@ -31,6 +32,8 @@ struct life {
     struct registry_box record;
     int hold;            /* on the record */
     struct ready *ready; /* NULL when no checkpoint is waited for */
+    uint64_t again_at;   /* when it is tried again, 0 = it is not */
+    bool told;           /* that it will be */
     uint64_t started;
     int appdir;
 
@@ -70,6 +73,7 @@ static _Noreturn void work(struct life *l, int to)
                                             .pid = pid,
                                             .stop = l->o->stop,
                                             .tcp_established = l->o->tcp_established,
+                                            .skip_in_flight = l->o->skip_in_flight,
                                             .plain = l->o->plain,
                                             .codec = l->o->codec,
                                             .ghost_limit = l->o->ghost_limit,
@@ -95,8 +99,6 @@ static void start_checkpoint(struct life *l)
     int p[2];
     if (pipe2(p, O_CLOEXEC) < 0)
         return warn(l, "no checkpoint: cannot make a pipe");
-    if (l->o->stop)
-        registry_mark_stopped(l->record.name, l->o->id);
     l->worker = fork();
     if (l->worker == 0)
         work(l, p[1]);
@@ -135,6 +137,21 @@ static void tell_application(const struct life *l, const char *failure)
         (void)appdir_write_outcome(l->appdir, failure ? NULL : l->o->id, failure, NULL);
 }
 
+static bool is_late(const struct life *l)
+{
+    return l->o->ready_timeout_ns && clock_now() - l->started > l->o->ready_timeout_ns;
+}
+
+static void try_again(struct life *l, const struct report *r)
+{
+    CLEANUP(mem_freep) char *text = mem_asprintf("no checkpoint yet: %s", r->msg);
+    if (!l->told)
+        warn(l, text);
+    l->told = true;
+    l->again_at = clock_now() + AGAIN_NS;
+    supervise_set_tick(l->supervisor, READY_TICK_MS);
+}
+
 static void end_checkpoint(struct life *l)
 {
     struct report r = {.rc = RC_IO, .msg = "its worker was killed"};
@@ -149,8 +166,8 @@ static void end_checkpoint(struct life *l)
         continue;
     l->worker = 0;
     l->stopped = l->o->stop && r.rc == RC_OK;
-    if (r.rc && l->o->stop)
-        registry_unmark_stopped(l->record.name, l->o->id);
+    if (r.rc == RC_CONFLICT && !is_late(l))
+        return try_again(l, &r);
     tell_application(l, r.rc && r.rc != RC_EXISTS ? r.msg : NULL);
     say_checkpoint(l, &r);
 }
@@ -185,6 +202,13 @@ static void restored_is_ready(struct life *l)
 static void on_tick(void *arg)
 {
     struct life *l = arg;
+    if (l->again_at) {
+        if (clock_now() < l->again_at)
+            return;
+        l->again_at = 0;
+        supervise_set_tick(l->supervisor, 0);
+        return start_checkpoint(l);
+    }
     if (!l->ready || l->worker)
         return;
     if (l->restored) {
@@ -193,7 +217,7 @@ static void on_tick(void *arg)
         return;
     }
     bool met = ready_check(l->ready);
-    bool late = !met && l->o->ready_timeout_ns && clock_now() - l->started > l->o->ready_timeout_ns;
+    bool late = !met && is_late(l);
     if (!met && !late)
         return;
     ready_freep(&l->ready);
@@ -246,6 +270,29 @@ static void say_restored(const struct life *l, const struct store_entry *entry, 
     warn(l, text);
 }
 
+static char **copy_command(char *const *argv)
+{
+    size_t n = 0;
+    while (argv && argv[n])
+        n++;
+    char **copy = mem_zalloc((n + 1) * sizeof(*copy));
+    for (size_t i = 0; i < n; i++)
+        copy[i] = mem_strdup(argv[i]);
+    return copy;
+}
+
+/* What its checkpoint knows and nobody has said now: the next checkpoint is to know it, too. */
+static void inherit(struct life *l, const struct metadata *m)
+{
+    l->record.generation = m->generation + 1;
+    if (!l->record.notify)
+        l->record.notify = mem_strdup(m->notify);
+    if (*l->record.command)
+        return;
+    proc_free_list(l->record.command);
+    l->record.command = copy_command(m->command);
+}
+
 static enum rc restore(struct life *l, struct store_entry *entry, struct err *err)
 {
     const struct metadata *m = store_entry_metadata(entry);
@@ -282,7 +329,7 @@ static enum rc restore(struct life *l, struct store_entry *entry, struct err *er
     if (l->pager)
         supervise_watch(l->supervisor, pager_fd(l->pager));
     l->record.pid = outcome.pid;
-    l->record.generation = m->generation + 1;
+    inherit(l, m);
     say_restored(l, entry, clock_now() - begun);
     return RC_OK;
 }
@@ -389,7 +436,6 @@ static enum rc begin(struct life *l, bool *out_exec, struct err *err)
 static void describe(struct life *l)
 {
     char now[CLOCK_RFC3339_LEN];
-    size_t n = 0;
     clock_rfc3339(now);
     struct proc_facts self;
     if (proc_facts_read(getpid(), &self, NULL) == RC_OK) {
@@ -400,11 +446,7 @@ static void describe(struct life *l)
     l->record.store = l->o->store ? mem_strdup(store_path(l->o->store)) : NULL;
     l->record.id = mem_strdup(l->o->id);
     l->record.notify = mem_strdup(l->o->notify);
-    while (l->o->argv && l->o->argv[n])
-        n++;
-    l->record.command = mem_zalloc((n + 1) * sizeof(char *));
-    for (size_t i = 0; i < n; i++)
-        l->record.command[i] = mem_strdup(l->o->argv[i]);
+    l->record.command = copy_command(l->o->argv);
 }
 
 /* The box is gone; whether that was because of its memory. */

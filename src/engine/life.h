@@ -21,13 +21,14 @@ struct life_options {
     char *const *argv; /* the command; NULL: only a restore will do */
     char *const *envp;
     const char *ready;         /* when to checkpoint, engine/ready.h; NULL: never by ourselves */
-    uint64_t ready_timeout_ns; /* give up waiting; 0 = never */
+    uint64_t ready_timeout_ns; /* give up waiting, or trying again what may pass; 0 = never */
     bool cold;                 /* look for no checkpoint; a new one replaces an old one */
     bool stop;                 /* end once the checkpoint is safe */
     bool no_fallback;          /* a failed restore is a failure */
     bool private_net;
     bool no_tty; /* pipes even on a terminal */
     bool tcp_established;
+    bool skip_in_flight;       /* of the checkpoint */
     bool plain;                /* page images as files; else packed memory */
     enum compress_codec codec; /* of packed memory */
     uint32_t ghost_limit;

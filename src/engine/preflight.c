@@ -17,6 +17,7 @@ static enum rc look(const struct engine_checkpoint_request *req, struct doctor_r
     struct doctor_process p = {.pid = req->pid,
                                .ghost_limit = req->ghost_limit,
                                .tcp_established = req->tcp_established,
+                               .skip_in_flight = req->skip_in_flight,
                                .quick = true};
     return doctor_check_process(&p, out, NULL);
 }
@@ -52,8 +53,9 @@ enum rc preflight(const struct engine_checkpoint_request *req, struct err *err)
         const struct doctor_finding *f = &report.list[i];
         if (f->level != DOCTOR_FAIL || !lasts(req, f))
             continue;
-        return err_set(err, RC_UNSUPPORTED, "%s: %s%s%s", f->what, f->why ? f->why : "",
-                       f->remedy ? "; " : "", f->remedy ? f->remedy : "");
+        bool passes = strcmp(f->id, DOCTOR_TCP_PENDING) == 0;
+        return err_set(err, passes ? RC_CONFLICT : RC_UNSUPPORTED, "%s: %s%s%s", f->what,
+                       f->why ? f->why : "", f->remedy ? "; " : "", f->remedy ? f->remedy : "");
     }
     return RC_OK;
 }

@@ -6,6 +6,6 @@
 #include "engine/engine.h"
 
 /* Examine the tree of the request.  Reads /proc only; the tree does not notice.
- * errors  RC_UNSUPPORTED: the first thing that stands against it, why, and what to do.  A check
- * that cannot be made is no error: then the dump shows. */
+ * errors  RC_UNSUPPORTED: the first thing that stands against it, why, and what to do; RC_CONFLICT:
+ * the same, but it passes.  A check that cannot be made is no error: then the dump shows. */
 enum rc preflight(const struct engine_checkpoint_request *req, struct err *err);

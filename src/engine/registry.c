@@ -273,18 +273,10 @@ enum rc registry_host_pid(pid_t init, pid_t inner, pid_t *out, struct err *err)
     return err_set(err, RC_NOT_FOUND, "the main process of the box has ended");
 }
 
-void registry_mark_stopped(const char *name, const char *id)
+void registry_mark_stopped(const char *name)
 {
     CLEANUP(mem_freep) char *path = path_of(name, "stopped");
-    (void)!fs_write_whole(AT_FDCWD, path, id, strlen(id), 0600, NULL);
-}
-
-void registry_unmark_stopped(const char *name, const char *id)
-{
-    CLEANUP(buf_done) struct buf text = BUF_INIT;
-    CLEANUP(mem_freep) char *path = path_of(name, "stopped");
-    if (fs_read_file(AT_FDCWD, path, 4096, &text, NULL) == RC_OK && strcmp(buf_str(&text), id) == 0)
-        (void)unlink(path);
+    (void)!fs_write_whole(AT_FDCWD, path, "", 0, 0600, NULL);
 }
 
 bool registry_was_stopped(const char *name)

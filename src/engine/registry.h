@@ -28,7 +28,7 @@ struct registry_box {
     char *notify;
     char *started_at; /* UTC, RFC 3339 */
     uint64_t generation;
-    char **command;
+    char **command; /* ends with NULL; empty: not known */
 };
 
 /* Enter a box under `wanted`, or `wanted.2` and so on while that name is taken by a living one.
@@ -52,8 +52,7 @@ void registry_box_done(struct registry_box *b);
 /* PID of a box's main process as the host sees it.  errors RC_NOT_FOUND */
 enum rc registry_host_pid(pid_t init, pid_t inner, pid_t *out, struct err *err);
 
-/* A checkpoint with `stop` leaves word for the supervisor that the end is no accident; one that
- * fails takes its own word back, not another's. */
-void registry_mark_stopped(const char *name, const char *id);
-void registry_unmark_stopped(const char *name, const char *id);
+/* A checkpoint with `stop` leaves word for the supervisor that the end is no accident: once it is
+ * safe and before it ends the tree, for the word is never taken back. */
+void registry_mark_stopped(const char *name);
 bool registry_was_stopped(const char *name);

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -73,6 +74,51 @@ def test_ready_by_https(t):
     p = t.run_until_saved("c", f"https://localhost:{port}/ready", "python3", "-c", HTTPS_SERVER % port)
     assert time.monotonic() - begun > 1
     t.stop(p)
+
+
+LATE_SERVER = """
+import socket, sys, time
+s = socket.socket()
+s.bind(('127.0.0.1', int(sys.argv[1])))
+s.listen()
+print('listening', flush=True)
+time.sleep(float(sys.argv[2]))
+while True:
+    s.accept()[0].close()
+    print('accepted', flush=True)
+"""
+
+
+def answers(port):
+    """Whether a connection can be made there."""
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+        return True
+    except OSError:
+        return False
+
+
+def test_a_server_that_accepts_late(t):
+    """A probe waits at a server that listens but does not accept yet: it is saved once it does."""
+    port = free_port()
+    p = t.run_until_saved("c", f"tcp:{port}", "python3", "-c", LATE_SERVER, port, 2)
+    assert "no checkpoint yet" in p.text() and "accepted" in p.text(), p.text()
+    t.stop(p)
+
+
+def test_connections_that_wait_are_dropped(t):
+    """--skip-in-flight saves a server at which a connection waits; without it that is refused."""
+    port = free_port()
+    p = t.start("run", "--name", "c", "--ready", "never", "--", "python3", "-c", LATE_SERVER, port, 1000)
+    wait_for("the server", lambda: "listening" in p.text())
+    with socket.create_connection(("127.0.0.1", port)):
+        done = t.chrek("checkpoint", "c", check=False)
+        assert done.returncode == 1 and "--skip-in-flight" in done.stderr, done.stderr
+        assert "tcp-dropped" in t.chrek("doctor", "--skip-in-flight", "c").stdout
+        t.chrek("checkpoint", "c", "--stop", "--skip-in-flight")
+    again = t.start("restore", "c")
+    wait_for("the server", lambda: answers(port))
+    t.stop(again)
 
 
 def test_restores_with_the_original_running(t):
@@ -240,6 +286,16 @@ def test_ids_are_checked(t):
         assert done.returncode != 0 and "cannot name a checkpoint" in done.stderr, (name, done)
 
 
+def test_options_that_are_easily_mistaken(t):
+    """A limit beyond CRIU's is refused, not cut; a command's -h is the command's."""
+    for size in ("4G", "5G"):
+        for command in (("run", "--", "true"), ("checkpoint", 1), ("doctor", 1)):
+            done = t.chrek(command[0], "--ghost-limit", size, *command[1:], check=False)
+            assert done.returncode == 2 and "--ghost-limit" in done.stderr, (size, command, done)
+    done = t.chrek("run", "--no-tty", "printf", "-h", check=False)
+    assert "chrek run" not in done.stdout, done.stdout
+
+
 def test_existing_checkpoint_is_kept(t):
     """A second checkpoint of one id is refused, unless it shall replace the first."""
     p = t.run_until_saved("c", "after:0.2", "python3", "-c", COUNTER)
@@ -312,6 +368,31 @@ def test_a_daemon_is_told_of(t):
     done = t.chrek("run", "--name", "d", "--ready", "after:60", "--", "sh", "-c", "sleep 0; exit 3",
                    check=False)
     assert done.returncode == 3 and done.stderr == "", done.stderr
+
+
+def test_a_service_beside_others(t):
+    """One of two services below the PID 1 of a container: saved, the other is none of its business."""
+    outer = subprocess.Popen(["unshare", "--kill-child", "-pfm", "--mount-proc", "sh", "-c",
+                              "setsid sleep 1001 & setsid sleep 1002 & wait"],
+                             stdin=subprocess.DEVNULL, env=t.env)
+
+    def service():
+        for pid in os.listdir("/proc"):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as f:
+                    words = f.read().split(b"\0") if pid.isdigit() else []
+                with open(f"/proc/{pid}/environ", "rb") as f:
+                    if words[:2] == [b"sleep", b"1001"] and str(t.dir).encode() in f.read():
+                        return pid
+            except OSError:
+                continue
+        return None
+    try:
+        t.chrek("checkpoint", "--id", "one", wait_for("the service", service))
+    finally:
+        outer.kill()
+        outer.wait(20)
+    assert "whole" in t.chrek("verify", "one").stdout
 
 
 def test_stray_daemon_is_refused(t):

@@ -82,6 +82,20 @@ def test_a_criu_that_dies_before_it_ends_the_tree(t):
         assert "whole" in t.chrek("verify", name).stdout
 
 
+def test_a_stop_that_did_not_come_about(t):
+    """A checkpoint --stop that is killed has stopped nothing: a later crash is a crash."""
+    p = t.start("run", "--name", "c", "--ready", "never", "--", "sh", "-c",
+                "echo up; while [ ! -e go ]; do sleep 0.05; done; kill -SEGV $$")
+    wait_for("the program", lambda: "up" in p.text())
+    c = t.start("checkpoint", "--stop", "--id", "x", "c",
+                env=dict(t.env, **t.between("query-ext-files", "hang")))
+    wait_for("the staging directory", lambda: list(t.store.glob("x.tmp-*")))
+    t.stop(c, signal.SIGKILL)
+    (t.dir / "go").touch()
+    assert p.wait(30) == -signal.SIGSEGV, p.text()
+    assert not t.saved("x")
+
+
 SAMPLES = int(os.environ.get("CHREK_TEST_FAULTS", "12"))  # of each kind; 0 = every call
 CRASHED = 77  # FAULT_EXIT_STATUS of base/sys.h
 

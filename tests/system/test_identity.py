@@ -67,6 +67,21 @@ def test_notification_by_command(t):
     t.stop(again)
 
 
+def test_a_later_generation_is_notified(t):
+    """What a checkpoint knows of its program, its notification and command, the next one knows too."""
+    note = t.dir / "note"
+    p = t.run_until_saved("n", "after:0.2", "sleep", "1000",
+                          options=["--stop", "--notify", f"exec:echo again >> {note}"])
+    assert p.wait(30) == 0
+    for i, name in enumerate(("n", "n1", "n2"), 1):
+        again = t.start("restore", name)
+        wait_for("the notification", lambda i=i: note.exists() and note.read_text() == "again\n" * i)
+        wait_for("the box", lambda n=name: [b for b in t.json("status")["boxes"]
+                                            if b["name"] == n and b["command"] == ["sleep", "1000"]])
+        t.chrek("checkpoint", name, "--id", f"n{i}", "--stop")
+        assert again.wait(30) == 0, again.text()
+
+
 def test_c_header(t):
     """The C example compiles against chrek.h alone and learns of its restore."""
     exe = t.dir / "ready"

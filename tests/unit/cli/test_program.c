@@ -155,6 +155,11 @@ TEST(exit_codes_are_all_documented)
         CHECK(found && (found == cli_program.exit_status || found[-1] == '\n'));
     }
     CHECK_INT(cli_exit_of((enum rc)999), CLI_FAILED);
+    for (int code = CLI_RUN_LOST; code <= CLI_RUN_ABSENT; code++) {
+        char line[16];
+        (void)snprintf(line, sizeof(line), "\n%d  ", code);
+        CHECK(strstr(cli_program.exit_status, line));
+    }
 }
 
 TEST(the_page_of_exit_codes_agrees_with_the_table)

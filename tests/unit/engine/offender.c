@@ -132,15 +132,14 @@ bool criu_is_here(void)
     return path && !SANITIZED;
 }
 
-static enum rc dump(const char *criu, pid_t pid, int dir, bool established, unsigned ghost_limit,
-                    struct err *out_err)
+static enum rc dump(const char *criu, const struct doctor_process *p, int dir, struct err *out_err)
 {
     CLEANUP(cr_session_freep) struct cr_session *s = NULL;
     CLEANUP(join_done) struct join join = {{-1, -1, -1, -1}};
     struct proc_facts facts;
     struct err err = ERR_INIT;
-    CHECK_OK(proc_facts_read(pid, &facts, &err));
-    CHECK_OK(join_open(pid, &join, &err));
+    CHECK_OK(proc_facts_read(p->pid, &facts, &err));
+    CHECK_OK(join_open(p->pid, &join, &err));
     struct cr_launch launch = {
         .criu = criu, .enter = join_enter, .enter_arg = &join, .pass_fds = &dir, .n_pass = 1};
     CHECK_OK(cr_session_open(&launch, &s, &err));
@@ -151,8 +150,9 @@ static enum rc dump(const char *criu, pid_t pid, int dir, bool established, unsi
                            .log_level = 4,
                            .leave_running = true,
                            .shell_job = true,
-                           .tcp_established = established,
-                           .tcp_close = !established,
+                           .tcp_established = p->tcp_established,
+                           .tcp_close = !p->tcp_established,
+                           .tcp_skip_in_flight = p->skip_in_flight,
                            .file_locks = true,
                            .link_remap = true,
                            .ext_unix_sk = true,
@@ -160,11 +160,11 @@ static enum rc dump(const char *criu, pid_t pid, int dir, bool established, unsi
                            .orphan_pts_master = true,
                            .force_irmap = true,
                            .timeout_s = 3,
-                           .ghost_limit = ghost_limit ? ghost_limit : 64U << 20};
+                           .ghost_limit = p->ghost_limit ? (unsigned)p->ghost_limit : 64U << 20};
     return cr_dump(s, &opts, NULL, clock_now() + 40 * CLOCK_S, out_err);
 }
 
-bool criu_saves(pid_t pid, bool tcp_established, unsigned ghost_limit, char *out, size_t cap)
+bool criu_saves(const struct doctor_process *p, char *out, size_t cap)
 {
     struct err err = ERR_INIT;
     char name[] = "images-XXXXXX";
@@ -173,7 +173,7 @@ bool criu_saves(pid_t pid, bool tcp_established, unsigned ghost_limit, char *out
     CHECK(criu && mkdtemp(path));
     CLEANUP(fd_closep) int dir = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
     CHECK(dir >= 0);
-    enum rc rc = dump(criu, pid, dir, tcp_established, ghost_limit, &err);
+    enum rc rc = dump(criu, p, dir, &err);
     if (rc)
         rc = cr_explain_file(dir, "dump.log", rc, &err);
     (void)snprintf(out, cap, "%s", rc ? err.msg : "");

@@ -2,6 +2,8 @@
  */
 #pragma once
 
+#include "engine/doctor.h"
+
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -27,7 +29,7 @@ void offender_end(pid_t pid);
 /* Whether CRIU can be asked: not under a sanitizer, whose processes it cannot save. */
 bool criu_is_here(void);
 
-/* Let CRIU dump `pid`, as chrek would, and let it go on.
+/* Let CRIU dump a process, as chrek would, and let it go on.
  * out     what CRIU said when it could not, at most `cap` bytes
  * returns whether it could */
-bool criu_saves(pid_t pid, bool tcp_established, unsigned ghost_limit, char *out, size_t cap);
+bool criu_saves(const struct doctor_process *p, char *out, size_t cap);
