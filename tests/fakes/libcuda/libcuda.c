@@ -17,7 +17,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
-#include <sys/prctl.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -172,7 +171,6 @@ static uint32_t do_lock(void)
 static void *serve(void *arg)
 {
     (void)arg;
-    (void)prctl(PR_SET_NAME, THREAD_NAME);
     for (;;) {
         while (self.asked == self.answered)
             nap(1);
@@ -285,8 +283,10 @@ EXPORT int cuInit(unsigned flags)
             uuid_bytes(gpus[i].uuid, self.uuid[i]);
         code = self.n_gpus ? 0 : NO_DEVICE;
         self.magic = MAGIC;
-        if (pthread_create(&thread, NULL, serve, NULL) == 0)
+        if (pthread_create(&thread, NULL, serve, NULL) == 0) {
+            (void)pthread_setname_np(thread, THREAD_NAME); /* before anybody may look for it */
             (void)pthread_detach(thread);
+        }
     }
     (void)pthread_mutex_unlock(&once);
     return code;
