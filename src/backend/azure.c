@@ -428,6 +428,12 @@ static enum rc azure_remove(struct remote *r, const char *key, struct err *err)
     return perform(&c, NULL, &a, err);
 }
 
+static void azure_after_fork(struct remote *r)
+{
+    if (azure_of(r)->identity)
+        azure_identity_after_fork(azure_of(r)->identity);
+}
+
 static void azure_free(struct remote *r)
 {
     struct azure *z = azure_of(r);
@@ -455,6 +461,7 @@ static const struct remote_ops azure_ops = {.backend = REMOTE_BACKEND_OPS("azure
                                             .abandon = azure_abandon,
                                             .list = azure_list,
                                             .remove = azure_remove,
+                                            .after_fork = azure_after_fork,
                                             .free = azure_free};
 
 /* ---- settings ---- */

@@ -54,6 +54,13 @@ enum rc azure_identity_open(char *(*env)(const char *name), const char *client_i
     return rc;
 }
 
+void azure_identity_after_fork(struct azure_identity *i)
+{
+    (void)pthread_mutex_init(&i->lock, NULL);
+    http_after_fork(i->near);
+    http_after_fork(i->far);
+}
+
 void azure_identity_freep(struct azure_identity **identity)
 {
     struct azure_identity *i = STEAL(*identity);

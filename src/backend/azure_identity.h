@@ -16,6 +16,8 @@ struct azure_identity;
 enum rc azure_identity_open(char *(*env)(const char *name), const char *client_id,
                             const char *ca_file, struct azure_identity **out, struct err *err);
 void azure_identity_freep(struct azure_identity **i);
+/* See backend_after_fork(). */
+void azure_identity_after_fork(struct azure_identity *i);
 
 /* fresh   the last one was refused
  * out     the caller's (free)

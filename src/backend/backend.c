@@ -100,6 +100,34 @@ enum rc backend_open(struct backend *b, const char *key, struct backend_object *
     return RC_OK;
 }
 
+enum rc backend_stat(struct backend *b, const char *key, struct backend_info *out, struct err *err)
+{
+    enum rc rc = backend_check_key(key, err);
+    return rc ? rc : about(err, b->ops->stat(b, key, out, err), "look at", b, key);
+}
+
+enum rc backend_open_known(struct backend *b, const char *key, const struct backend_info *info,
+                           struct backend_object **out, struct err *err)
+{
+    if (!b->ops->open_known)
+        return backend_open(b, key, out, err);
+    struct backend_object *o = NULL;
+    enum rc rc = backend_check_key(key, err);
+    if (!rc)
+        rc = b->ops->open_known(b, key, info, &o, err);
+    if (rc || !o)
+        return about(err, rc, "read", b, key);
+    o->backend = b;
+    memcpy(o->key, key, strlen(key) + 1);
+    *out = o;
+    return RC_OK;
+}
+
+bool backend_forget(struct backend_object *o, uint64_t offset, size_t len)
+{
+    return o->backend->ops->forget && o->backend->ops->forget(o, offset, len);
+}
+
 enum rc backend_read(struct backend_object *o, uint64_t offset, void *data, size_t len,
                      struct err *err)
 {
@@ -128,6 +156,12 @@ enum rc backend_remove(struct backend *b, const char *key, struct err *err)
 {
     enum rc rc = backend_check_key(key, err);
     return rc ? rc : about(err, b->ops->remove(b, key, err), "remove", b, key);
+}
+
+void backend_after_fork(struct backend *b)
+{
+    if (b->ops->after_fork)
+        b->ops->after_fork(b);
 }
 
 void backend_freep(struct backend **b)

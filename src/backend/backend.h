@@ -11,7 +11,8 @@
  * that begins afterwards, anywhere, sees it.
  *
  * Threads: a backend may be shared, and everything may be called at the same time on it; an upload
- * belongs to one thread; an object may be read by several threads.
+ * belongs to one thread; an object may be read by several threads.  A child of fork() calls
+ * backend_after_fork() first.
  */
 #pragma once
 
@@ -23,6 +24,7 @@
 
 #define BACKEND_KEY_MAX 512  /* bytes, without the NUL */
 #define BACKEND_PART_MAX 255 /* of these between two slashes */
+#define BACKEND_TAG_MAX 256  /* bytes of a tag, with the NUL */
 
 struct backend;
 struct backend_upload;
@@ -30,6 +32,12 @@ struct backend_object;
 
 /* Called for every object of a listing.  An error ends the listing and is what it returns. */
 typedef enum rc backend_visit(void *arg, const char *key, uint64_t size, struct err *err);
+
+/* Which content a key has: it has another tag, or another size, once it was replaced. */
+struct backend_info {
+    uint64_t size;
+    char tag[BACKEND_TAG_MAX]; /* "" where the storage gives none */
+};
 
 /* A driver's side.  Arguments have been checked; `err` gets the bare cause. */
 struct backend_ops {
@@ -44,9 +52,16 @@ struct backend_ops {
     enum rc (*read)(struct backend_object *o, uint64_t offset, void *data, size_t len,
                     struct err *err);
     void (*close)(struct backend_object *o);
+    enum rc (*stat)(struct backend *b, const char *key, struct backend_info *out, struct err *err);
+    /* An object that was looked at, without asking again; NULL: as open. */
+    enum rc (*open_known)(struct backend *b, const char *key, const struct backend_info *info,
+                          struct backend_object **out, struct err *err);
+    /* See backend_forget(); NULL: nothing is kept. */
+    bool (*forget)(struct backend_object *o, uint64_t offset, size_t len);
     enum rc (*list)(struct backend *b, const char *prefix, backend_visit *visit, void *arg,
                     struct err *err);
     enum rc (*remove)(struct backend *b, const char *key, struct err *err);
+    void (*after_fork)(struct backend *b); /* may be NULL */
     void (*free)(struct backend *b);
 };
 
@@ -101,6 +116,16 @@ enum rc backend_open(struct backend *b, const char *key, struct backend_object *
 enum rc backend_read(struct backend_object *o, uint64_t offset, void *data, size_t len,
                      struct err *err);
 void backend_closep(struct backend_object **o);
+/* What was read there is not what it should be: drop it where it is cached.  Whether there was
+ * something to drop, so that another read may give other bytes. */
+bool backend_forget(struct backend_object *o, uint64_t offset, size_t len);
+
+/* Look at an object without reading it.  errors as for backend_open() */
+enum rc backend_stat(struct backend *b, const char *key, struct backend_info *out, struct err *err);
+/* backend_open() of what backend_stat() has shown, if it can be without asking again: then it is
+ * the reads that fail with RC_NOT_FOUND when it is not there any more, or is another one. */
+enum rc backend_open_known(struct backend *b, const char *key, const struct backend_info *info,
+                           struct backend_object **out, struct err *err);
 
 /* Every object whose key begins with `prefix` ("" = all), in no particular order.  Objects that
  * come or go meanwhile may or may not be seen. */
@@ -109,5 +134,10 @@ enum rc backend_list(struct backend *b, const char *prefix, backend_visit *visit
 
 /* Remove an object for good.  errors RC_NOT_FOUND, RC_INVALID, RC_DENIED, RC_UNAVAILABLE, RC_IO */
 enum rc backend_remove(struct backend *b, const char *key, struct err *err);
+
+/* In a child of fork(), before it uses a backend of its parent's: connections and threads stay the
+ * parent's.  No call may have been running when it forked; uploads of the parent are not its own.
+ */
+void backend_after_fork(struct backend *b);
 
 void backend_freep(struct backend **b);

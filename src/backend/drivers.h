@@ -38,3 +38,15 @@ enum rc backend_s3_open(const struct backend_url *u, const struct backend_option
  * yet */
 enum rc backend_azure_open(const struct backend_url *u, const struct backend_options *o,
                            struct backend **out, struct err *err);
+
+/* A repository of an OCI registry: oci://REGISTRY[:PORT]/REPOSITORY.  An object is an artifact
+ * whose layers are its parts, under a tag that its key is made of (oci_manifest.h).
+ *
+ * Query: plain=true (http instead of https), ca=FILE.  Credentials: oci_auth.h.  The registry must
+ * allow to delete manifests.  It knows no "if absent": of two processes that make the same object
+ * in the same moment both may be told that they were first, and the later one's stays.  Blobs that
+ * no manifest names any more are the registry's to collect.
+ * errors  RC_INVALID (a setting), as http_open() and oci_auth_open(); nothing is asked of the
+ *         registry yet */
+enum rc backend_oci_open(const struct backend_url *u, const struct backend_options *o,
+                         struct backend **out, struct err *err);

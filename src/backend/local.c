@@ -180,6 +180,25 @@ static void local_close(struct backend_object *base)
     free(o);
 }
 
+static enum rc local_stat(struct backend *b, const char *key, struct backend_info *out,
+                          struct err *err)
+{
+    struct backend_object *o = NULL;
+    struct stat st;
+    enum rc rc = local_open(b, key, &o, err);
+    if (rc || !o)
+        return rc;
+    if (fstat(((struct object *)o)->fd, &st) < 0)
+        rc = err_sys(err, "stat");
+    local_close(o);
+    if (rc)
+        return rc;
+    out->size = (uint64_t)st.st_size;
+    (void)snprintf(out->tag, sizeof(out->tag), "%jx-%jx.%lx", (uintmax_t)st.st_ino,
+                   (uintmax_t)st.st_mtim.tv_sec, (unsigned long)st.st_mtim.tv_nsec);
+    return RC_OK;
+}
+
 /* ---- listing ---- */
 
 struct listing {
@@ -275,6 +294,7 @@ static const struct backend_ops local_ops = {.name = "local",
                                              .open = local_open,
                                              .read = local_read,
                                              .close = local_close,
+                                             .stat = local_stat,
                                              .list = local_list,
                                              .remove = local_remove,
                                              .free = local_free};

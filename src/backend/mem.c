@@ -6,6 +6,7 @@
 #include "base/compiler.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,7 @@ struct blob {
     char *key;
     void *data;
     uint64_t size;
+    uint64_t serial;
     unsigned users;
 };
 
@@ -22,6 +24,7 @@ struct memory {
     struct backend base;
     pthread_mutex_t lock;
     struct blob *blobs;
+    uint64_t serial; /* of the last one */
 };
 
 struct upload {
@@ -87,7 +90,10 @@ static enum rc mem_commit(struct backend_upload *base, struct err *err)
     bool there = *place != NULL;
     if (!there) {
         struct blob *blob = mem_zalloc(sizeof(*blob));
-        *blob = (struct blob){.key = STEAL(u->key), .size = u->content.len, .users = 1};
+        *blob = (struct blob){.key = STEAL(u->key),
+                              .size = u->content.len,
+                              .serial = ++u->memory->serial,
+                              .users = 1};
         blob->data = buf_steal(&u->content);
         *place = blob;
     }
@@ -139,6 +145,20 @@ static void mem_close(struct backend_object *base)
 }
 
 /* What is there now, then the visits without the lock: a visit may use the backend. */
+static enum rc mem_stat(struct backend *b, const char *key, struct backend_info *out,
+                        struct err *err)
+{
+    struct backend_object *o = NULL;
+    enum rc rc = mem_open(b, key, &o, err);
+    if (rc || !o)
+        return rc;
+    out->size = o->size;
+    (void)snprintf(out->tag, sizeof(out->tag), "%ju",
+                   (uintmax_t)((struct object *)o)->blob->serial);
+    mem_close(o);
+    return RC_OK;
+}
+
 static enum rc mem_list(struct backend *b, const char *prefix, backend_visit *visit, void *arg,
                         struct err *err)
 {
@@ -193,6 +213,7 @@ static const struct backend_ops mem_ops = {.name = "memory",
                                            .commit = mem_commit,
                                            .abort = mem_abort,
                                            .open = mem_open,
+                                           .stat = mem_stat,
                                            .read = mem_read,
                                            .close = mem_close,
                                            .list = mem_list,

@@ -47,17 +47,28 @@ static void *run(void *arg)
     return NULL;
 }
 
+static void set_up(struct pool *p)
+{
+    (void)pthread_mutex_init(&p->lock, NULL);
+    (void)pthread_cond_init(&p->work, NULL);
+    (void)pthread_cond_init(&p->room, NULL);
+    (void)pthread_cond_init(&p->done, NULL);
+}
+
 struct pool *pool_new(unsigned threads)
 {
     struct pool *p = mem_zalloc(sizeof(*p));
     p->limit = threads;
     p->ring = mem_zalloc(threads * sizeof(*p->ring));
     p->ids = mem_zalloc(threads * sizeof(*p->ids));
-    (void)pthread_mutex_init(&p->lock, NULL);
-    (void)pthread_cond_init(&p->work, NULL);
-    (void)pthread_cond_init(&p->room, NULL);
-    (void)pthread_cond_init(&p->done, NULL);
+    set_up(p);
     return p;
+}
+
+void pool_after_fork(struct pool *p)
+{
+    set_up(p); /* threads of the parent are counted as waiting in what was there */
+    p->threads = p->idle = p->first = p->queued = 0;
 }
 
 void pool_freep(struct pool **pool)

@@ -18,6 +18,10 @@ struct pool_group {
 struct pool *pool_new(unsigned threads);
 void pool_freep(struct pool **p);
 
+/* In a child of fork(), whose threads these are not: as if none had been started.  No job may have
+ * been running when it forked. */
+void pool_after_fork(struct pool *p);
+
 /* Run `fn(arg)` soon.  Waits while as many jobs as there are threads have not been begun. */
 void pool_add(struct pool *p, struct pool_group *g, void (*fn)(void *), void *arg);
 /* Until all jobs of the group have ended. */

@@ -20,7 +20,7 @@
 #define REMOTE_PART ((size_t)8 << 20)  /* of uploads and of reads that are split */
 #define REMOTE_THREADS 6               /* for parts */
 #define REMOTE_HEAD ((size_t)64 << 10) /* what opening an object brings of it */
-#define REMOTE_TAG_MAX 256             /* bytes of an ETag, with the NUL */
+#define REMOTE_TAG_MAX BACKEND_TAG_MAX /* of an ETag */
 #define REMOTE_TOKEN_LEN 32            /* hexadecimal digits that mark what an upload has written */
 
 struct remote;
@@ -67,7 +67,8 @@ struct remote_ops {
     enum rc (*list)(struct remote *r, const char *prefix, struct buf *marker, struct buf *listed,
                     struct err *err);
     enum rc (*remove)(struct remote *r, const char *key, struct err *err);
-    void (*sweep)(struct remote *r); /* what dead writers have left; once, with a listing */
+    void (*sweep)(struct remote *r);      /* what dead writers have left; once, with a listing */
+    void (*after_fork)(struct remote *r); /* of what is the driver's own; may be NULL */
     void (*free)(struct remote *r);
 };
 
@@ -85,7 +86,8 @@ struct remote {
     {                                                                                              \
         .name = (name_), .begin = remote_begin, .append = remote_append, .commit = remote_commit,  \
         .abort = remote_abort, .open = remote_open, .read = remote_read, .close = remote_close,    \
-        .list = remote_list, .remove = remote_remove, .free = remote_free                          \
+        .stat = remote_stat, .open_known = remote_open_known, .list = remote_list,                 \
+        .remove = remote_remove, .after_fork = remote_after_fork, .free = remote_free              \
     }
 enum rc remote_begin(struct backend *b, const char *key, struct backend_upload **out,
                      struct err *err);
@@ -97,9 +99,13 @@ enum rc remote_open(struct backend *b, const char *key, struct backend_object **
 enum rc remote_read(struct backend_object *base, uint64_t offset, void *data, size_t len,
                     struct err *err);
 void remote_close(struct backend_object *base);
+enum rc remote_stat(struct backend *b, const char *key, struct backend_info *out, struct err *err);
+enum rc remote_open_known(struct backend *b, const char *key, const struct backend_info *info,
+                          struct backend_object **out, struct err *err);
 enum rc remote_list(struct backend *b, const char *prefix, backend_visit *visit, void *arg,
                     struct err *err);
 enum rc remote_remove(struct backend *b, const char *key, struct err *err);
+void remote_after_fork(struct backend *b);
 void remote_free(struct backend *b);
 
 /* Set up the common part of a driver's struct.

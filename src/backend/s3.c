@@ -443,6 +443,11 @@ static void s3_sweep(struct remote *r)
     }
 }
 
+static void s3_after_fork(struct remote *r)
+{
+    s3_chain_after_fork(s3_of(r)->chain);
+}
+
 static void s3_free(struct remote *r)
 {
     struct s3 *s = s3_of(r);
@@ -470,6 +475,7 @@ static const struct remote_ops s3_ops = {.backend = REMOTE_BACKEND_OPS("s3"),
                                          .list = s3_list,
                                          .remove = s3_remove,
                                          .sweep = s3_sweep,
+                                         .after_fork = s3_after_fork,
                                          .free = s3_free};
 
 /* ---- settings ---- */

@@ -432,6 +432,13 @@ void s3_chain_freep(struct s3_chain **chain)
     free(c);
 }
 
+void s3_chain_after_fork(struct s3_chain *c)
+{
+    (void)pthread_mutex_init(&c->lock, NULL);
+    http_after_fork(c->http);
+    http_after_fork(c->sts);
+}
+
 enum rc s3_chain_get(struct s3_chain *c, bool fresh, struct s3_key *out, struct err *err)
 {
     struct found f = {.expires = 0};

@@ -31,6 +31,8 @@ struct s3_chain_options {
 /* o: texts are copied.  out: the caller's, s3_chain_freep().  errors as http_open() */
 enum rc s3_chain_open(const struct s3_chain_options *o, struct s3_chain **out, struct err *err);
 void s3_chain_freep(struct s3_chain **c);
+/* See backend_after_fork(). */
+void s3_chain_after_fork(struct s3_chain *c);
 
 /* fresh   the last one was refused: fetch anew what can be fetched
  * out     the caller's, s3_key_done()

@@ -192,6 +192,8 @@ enum rc backend_open_url(const char *url, const struct backend_options *options,
         rc = backend_s3_open(&u, o, out, err);
     else if (!rc && strcmp(scheme, "az") == 0)
         rc = backend_azure_open(&u, o, out, err);
+    else if (!rc && strcmp(scheme, "oci") == 0)
+        rc = backend_oci_open(&u, o, out, err);
     else if (!rc)
         rc = err_set(err, RC_UNSUPPORTED, "there is no driver for %.20s://", scheme);
     return rc ? err_ctx(err, rc, "storage '%.*s'", (int)strcspn(url, "?"), url) : RC_OK;

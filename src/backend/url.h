@@ -1,4 +1,5 @@
-/* Storage by URL: a path or file:///path, s3://bucket/prefix, az://container/prefix.
+/* Storage by URL: a path or file:///path, s3://bucket/prefix, az://container/prefix,
+ * oci://registry/repository.
  *
  * A driver's settings are the URL's query, else its environment; secrets are never in the URL, but
  * for those that users put there.  Threads: safe. */

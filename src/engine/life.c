@@ -66,6 +66,7 @@ static _Noreturn void work(struct life *l, int to)
     pid_t pid = 0;
     uint64_t begun = clock_now();
     struct engine quiet = {.criu = l->engine->criu};
+    backend_after_fork(store_backend(l->o->store));
     enum rc rc = registry_host_pid(l->record.init, l->record.pid, &pid, &err);
     struct engine_checkpoint_request req = {.store = l->o->store,
                                             .id = l->o->id,

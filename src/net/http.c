@@ -81,6 +81,14 @@ void http_closep(struct http_client **client)
     free(c);
 }
 
+void http_after_fork(struct http_client *c)
+{
+    (void)pthread_mutex_init(&c->lock, NULL);
+    /* To close them properly would be to say good-bye in the parent's name, and their descriptors
+     * may be closed, or others, by now: they are forgotten. */
+    c->n_idle = 0;
+}
+
 static CURL *take_handle(struct http_client *c)
 {
     (void)pthread_mutex_lock(&c->lock);

@@ -11,7 +11,7 @@
  * credentials do not go to another host.
  *
  * Threads: a client is shared, any number of requests run at the same time on it.  A child of
- * fork() must not use its parent's.
+ * fork() uses its parent's only after http_after_fork().
  */
 #pragma once
 
@@ -125,6 +125,9 @@ struct http_response {
  * errors  RC_NOT_FOUND, RC_DENIED (ca_file cannot be read), RC_IO */
 enum rc http_open(const struct http_options *options, struct http_client **out, struct err *err);
 void http_closep(struct http_client **c);
+/* In a child of fork(), before it uses its parent's client: connections stay the parent's.  No
+ * request may have been running when it forked. */
+void http_after_fork(struct http_client *c);
 
 /* RC_OK means that an answer has arrived whole, whatever its status.
  * out     the caller's, http_response_done(), also when it was not RC_OK

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #define STALL_BYTES 1024
@@ -187,6 +188,14 @@ static int on_progress(void *arg, curl_off_t dt, curl_off_t down, curl_off_t ut,
     return t->failed || t->stalled;
 }
 
+/* No program that we start inherits a connection. */
+static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
+{
+    (void)arg, (void)purpose;
+    int fd = socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+    return fd < 0 ? CURL_SOCKET_BAD : fd;
+}
+
 /* ---- one try ---- */
 
 static void set_body(struct http_try *t)
@@ -267,6 +276,7 @@ static void set_up(struct http_try *t)
     (void)curl_easy_setopt(h, CURLOPT_UPLOAD_BUFFERSIZE, 256L << 10);
     (void)curl_easy_setopt(h, CURLOPT_TCP_KEEPALIVE, 1L);
     (void)curl_easy_setopt(h, CURLOPT_PATH_AS_IS, 1L);
+    (void)curl_easy_setopt(h, CURLOPT_OPENSOCKETFUNCTION, on_socket);
     (void)curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, (long)(o->connect_timeout_ns / CLOCK_MS));
     (void)curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, on_body);
     (void)curl_easy_setopt(h, CURLOPT_WRITEDATA, t);

@@ -129,6 +129,7 @@ static _Noreturn void be_pager(const struct serve *s)
     pthread_t thread;
     void *failed = (void *)(uintptr_t)s;
     settle("chrek-pager");
+    page_reader_after_fork(s->o->pages);
     if (pthread_create(&thread, NULL, serve_thread, (void *)(uintptr_t)s) == 0)
         (void)pthread_join(thread, &failed);
     _exit(failed ? 1 : 0);

@@ -134,7 +134,6 @@ static enum rc make_dir(const struct store *s, struct bundle_source *source, int
 
 enum rc objects_find(struct store *s, const char *id, struct store_entry **out, struct err *err)
 {
-    char key[BACKEND_KEY_MAX + 1];
     CLEANUP(free_sourcep) struct bundle_source *source = mem_zalloc(sizeof(*source));
     int fd = -1;
     *source = (struct bundle_source){
@@ -148,8 +147,7 @@ enum rc objects_find(struct store *s, const char *id, struct store_entry **out, 
     rc = bundle_read(source->object, BUNDLE_DOCUMENTS, dir, &source->base.complete, err);
     if (rc)
         return err_ctx(err, rc, "checkpoint '%s' cannot be used", id);
-    (void)objects_key(id, key, NULL);
-    CLEANUP(mem_freep) char *path = mem_asprintf("%s/%s", s->path, key);
+    CLEANUP(mem_freep) char *path = store_location(s, id);
     return store_adopt_from(fd_steal(&dir), id, path, &STEAL(source)->base, s->vault, out, err);
 }
 

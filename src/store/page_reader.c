@@ -77,6 +77,12 @@ void page_reader_freep(struct page_reader **p)
     free(r);
 }
 
+void page_reader_after_fork(const struct page_reader *r)
+{
+    if (r->memory->n_packs > 0)
+        backend_after_fork(r->packs[0]->backend);
+}
+
 const struct memory *page_reader_memory(const struct page_reader *r)
 {
     return r->memory;
@@ -122,14 +128,21 @@ static enum rc verify_chunk(const struct page_reader *r, const struct memory_chu
     return rc;
 }
 
+static enum rc read_chunk(const struct page_reader *r, const struct memory_chunk *c, void *data,
+                          struct err *err)
+{
+    enum rc rc = backend_read(r->packs[c->pack], c->offset, data, c->stored, err);
+    return rc ? rc : verify_chunk(r, c, data, err);
+}
+
 enum rc page_reader_chunk(const struct page_reader *r, uint32_t chunk, void *scratch, void *out,
                           struct err *err)
 {
     const struct memory_chunk *c = &r->memory->chunks[chunk];
-    enum rc rc = backend_read(r->packs[c->pack], c->offset, scratch, c->stored, err);
-    if (rc)
-        return rc;
-    rc = verify_chunk(r, c, scratch, err);
+    enum rc rc = read_chunk(r, c, scratch, err);
+    /* A cache may have what was repaired in the store since. */
+    if (rc == RC_CORRUPT && backend_forget(r->packs[c->pack], c->offset, c->stored))
+        rc = read_chunk(r, c, scratch, err);
     if (rc == RC_CORRUPT)
         return err_set(err, RC_CORRUPT, "memory is damaged: chunk at byte %ju of pack '%s'",
                        (uintmax_t)c->offset, r->memory->packs[c->pack].name);

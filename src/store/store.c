@@ -1,5 +1,6 @@
 #include "store/store.h"
 
+#include "backend/cache.h"
 #include "backend/drivers.h"
 #include "base/compiler.h"
 #include "base/fs.h"
@@ -78,6 +79,20 @@ enum rc store_open_backend(struct backend *b, const char *path, const char *tmp,
     return RC_OK;
 }
 
+/* In front of *b, which is freed where that cannot be. */
+static enum rc add_cache(const char *url, const struct store_options *o, struct backend **b,
+                         struct err *err)
+{
+    const struct cache_options c = {.dir = o->cache, .bytes = o->cache_bytes, .storage = url};
+    struct backend *cached = NULL;
+    enum rc rc = backend_cache_open(*b, &c, &cached, err);
+    if (rc)
+        backend_freep(b);
+    else
+        *b = cached;
+    return rc;
+}
+
 enum rc store_open_with(const char *url, const struct store_options *options, struct store **out,
                         struct err *err)
 {
@@ -88,6 +103,8 @@ enum rc store_open_with(const char *url, const struct store_options *options, st
         return open_directory(path, out, err);
     struct backend *b = NULL;
     enum rc rc = open_backend(url, &o->backend, &b, err);
+    if (!rc && o->cache)
+        rc = add_cache(url, o, &b, err);
     return rc ? err_ctx(err, rc, "open store") : store_open_backend(b, url, o->tmp, out, err);
 }
 
@@ -199,7 +216,11 @@ char *store_location(const struct store *s, const char *id)
     char key[BACKEND_KEY_MAX + 1];
     if (!s->remote)
         return mem_asprintf("%s/%s", s->path, id);
-    return objects_key(id, key, NULL) == RC_OK ? mem_asprintf("%s/%s", s->path, key) : NULL;
+    if (objects_key(id, key, NULL) != RC_OK)
+        return NULL;
+    size_t n = strcspn(s->path, "?"); /* settings come last */
+    const char *slash = n > 0 && s->path[n - 1] == '/' ? "" : "/";
+    return mem_asprintf("%.*s%s%s%s", (int)n, s->path, slash, key, s->path + n);
 }
 
 enum rc store_find(struct store *s, const char *id, struct store_entry **out, struct err *err)

@@ -42,6 +42,8 @@ const char *store_directory(const char *url);
 struct store_options {
     const char
         *tmp; /* for the files of remote checkpoints on their way (spool.h); NULL = default */
+    const char *cache;    /* directory for a cache in front of object storage (backend/cache.h) */
+    uint64_t cache_bytes; /* of it at most */
     struct backend_options backend;
 };
 /* The same with options; NULL are the defaults. */

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import json
 import os
 import pathlib
 import shutil
@@ -110,6 +111,10 @@ class Ceph(Server):
     def fetch(self, name, to):
         self.client("get", "--force", f"s3://bucket/{name}", to)
 
+    def names(self, prefix):
+        listed = self.client("ls", "--recursive", f"s3://bucket/{prefix}")
+        return [line.split("s3://bucket/")[1] for line in listed.splitlines() if "s3://" in line]
+
     def store(self, name, file):
         self.client("put", "--multipart-chunk-size-mb=5", file, f"s3://bucket/{name}")
 
@@ -178,6 +183,88 @@ rgw thread pool size = 32
         self.client("mb", "s3://bucket")
 
 
+class Registry(Server):
+    """Debian's docker-registry, which wants a name and a password."""
+
+    user, password = "chrek", "a/secret+of=chrek"
+
+    def url(self, prefix):
+        return f"oci://127.0.0.1:{self.port}/{prefix}?plain=true"
+
+    def environment(self):
+        return {"CHREK_OCI_USERNAME": self.user, "CHREK_OCI_PASSWORD": self.password}
+
+    def wrong(self):
+        return {**self.environment(), "CHREK_OCI_PASSWORD": "another"}
+
+    def start(self):
+        (self.port,) = free_ports(1)
+        here = self.folder
+        (here / "htpasswd").write_text(self.run("htpasswd", "-C", "4", "-Bbn", self.user, self.password))
+        (here / "config.yml").write_text(f"""version: 0.1
+log: {{level: error}}
+storage:
+  filesystem: {{rootdirectory: {here}/data}}
+  delete: {{enabled: true}}
+http: {{addr: "127.0.0.1:{self.port}", secret: chrek}}
+auth:
+  htpasswd: {{realm: chrek, path: {here}/htpasswd}}
+""")
+        self.spawn("docker-registry", "serve", here / "config.yml")
+        self.wait(f"http://127.0.0.1:{self.port}/v2/")
+
+    def place(self, name):
+        """Repository and tag of an object, as oci_manifest.h has them."""
+        repository, key = name.split("/", 1)
+        return f"127.0.0.1:{self.port}/{repository}", key.replace("_", "__").replace("/", "_s")
+
+    def skopeo(self, *words):
+        return self.run("skopeo", *words)
+
+    def fetch(self, name, to):
+        repository, tag = self.place(name)
+        copy = self.folder / f"copy-{tag}"
+        self.skopeo("copy", "--src-tls-verify=false", "--src-creds",
+                    f"{self.user}:{self.password}", f"docker://{repository}:{tag}", f"dir:{copy}")
+        manifest = json.loads((copy / "manifest.json").read_text())
+        with open(to, "wb") as out:
+            for layer in manifest["layers"]:
+                data = (copy / layer["digest"].removeprefix("sha256:")).read_bytes()
+                assert hashlib.sha256(data).hexdigest() == layer["digest"][7:]
+                out.write(data)
+
+    def store(self, name, file):
+        """As an artifact of two layers that skopeo pushes."""
+        repository, tag = self.place(name)
+        data, image = pathlib.Path(file).read_bytes(), self.folder / f"image-{tag}"
+        blobs = image / "blobs/sha256"
+        blobs.mkdir(parents=True)
+
+        def blob(kind, content):
+            digest = hashlib.sha256(content).hexdigest()
+            (blobs / digest).write_bytes(content)
+            return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(content)}
+
+        half = len(data) // 2
+        kind = "application/vnd.oci.image.manifest.v1+json"
+        manifest = blob(kind, json.dumps({
+            "schemaVersion": 2, "mediaType": kind,
+            "config": blob("application/vnd.oci.image.config.v1+json", b"{}"),
+            "layers": [blob("application/vnd.oci.image.layer.v1.tar", data[:half]),
+                       blob("application/vnd.oci.image.layer.v1.tar", data[half:])]}).encode())
+        (image / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+        (image / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [
+            {**manifest, "annotations": {"org.opencontainers.image.ref.name": "x"}}]}))
+        self.skopeo("copy", "--preserve-digests", "--dest-tls-verify=false", "--dest-creds",
+                    f"{self.user}:{self.password}", f"oci:{image}:x", f"docker://{repository}:{tag}")
+
+    def names(self, prefix):
+        found = self.run("curl", "-s", "-u", f"{self.user}:{self.password}",
+                         f"http://127.0.0.1:{self.port}/v2/{prefix.rstrip('/')}/tags/list")
+        tags = json.loads(found).get("tags") or []
+        return [prefix + tag.replace("_s", "/") for tag in tags]
+
+
 class Azurite(Server):
     """Microsoft's emulator of Azure storage.  It checks signatures."""
 
@@ -211,6 +298,10 @@ class Azurite(Server):
 
     def fetch(self, name, to):
         self.client("copyto", f"az:bucket/{name}", to)
+
+    def names(self, prefix):
+        listed = self.client("lsf", "--recursive", "--files-only", "az:bucket").splitlines()
+        return [name for name in listed if name.startswith(prefix)]
 
     def store(self, name, file):
         self.client("copyto", "--azureblob-chunk-size", "5M", file, f"az:bucket/{name}")

@@ -138,6 +138,34 @@ static void who_asks_to_replace_replaces(struct backend *b)
     check_content(b, "replaced/k", "first", 5);
 }
 
+static void a_look_tells_size_and_whether_it_was_replaced(struct backend *b)
+{
+    struct err err = ERR_INIT;
+    struct backend_info one = {0}, two = {0};
+    CLEANUP(backend_abortp) struct backend_upload *u = NULL;
+    CLEANUP(backend_closep) struct backend_object *o = NULL;
+    char data[7];
+    CHECK_RC(backend_stat(b, "look/absent", &one, &err), RC_NOT_FOUND);
+    CHECK_OK(backend_put(b, "look/empty", NULL, 0, &err));
+    CHECK_OK(backend_stat(b, "look/empty", &one, &err));
+    CHECK_INT(one.size, 0);
+    CHECK_OK(backend_put(b, "look/one", "content", 7, &err));
+    CHECK_OK(backend_stat(b, "look/one", &one, &err));
+    CHECK_INT(one.size, 7);
+    CHECK_OK(backend_open_known(b, "look/one", &one, &o, &err));
+    CHECK_INT(o->size, 7);
+    CHECK_OK(backend_read(o, 0, data, 7, &err));
+    CHECK(memcmp(data, "content", 7) == 0);
+    CHECK_OK(backend_begin(b, "look/one", &u, &err));
+    backend_replaces(u);
+    CHECK_OK(backend_append(u, "another", 7, &err));
+    CHECK_OK(backend_commit(u, &err));
+    CHECK_OK(backend_stat(b, "look/one", &two, &err));
+    CHECK(!*one.tag || strcmp(one.tag, two.tag) != 0);
+    CHECK_OK(backend_remove(b, "look/one", &err));
+    CHECK_OK(backend_remove(b, "look/empty", &err));
+}
+
 static void removed_is_gone_and_may_be_written_again(struct backend *b)
 {
     struct err err = ERR_INIT;
@@ -374,6 +402,7 @@ void conformance(const struct conformance *c)
     what_was_put_comes_back(b);
     the_first_writer_wins(b);
     who_asks_to_replace_replaces(b);
+    a_look_tells_size_and_whether_it_was_replaced(b);
     removed_is_gone_and_may_be_written_again(b);
     odd_keys_are_refused(b);
     pieces_become_one_object(b);

@@ -4,6 +4,8 @@
 #include "harness/test.h"
 
 #include <stdatomic.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 struct job {
     atomic_uint *running, *most, *done;
@@ -46,4 +48,32 @@ TEST(a_pool_without_work_has_no_threads_and_can_be_ended)
     pool_freep(&p);
     CHECK(!p);
     pool_freep(&p);
+}
+
+TEST(a_child_has_threads_of_its_own)
+{
+    atomic_uint running = 0, most = 0, done = 0;
+    struct job j = {&running, &most, &done};
+    struct pool_group group = {0};
+    CLEANUP(pool_freep) struct pool *p = pool_new(2);
+    for (int i = 0; i < 6; i++)
+        pool_add(p, &group, work, &j);
+    pool_wait(p, &group);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        (void)alarm(20);
+        pool_after_fork(p);
+        for (int i = 0; i < 6; i++)
+            pool_add(p, &group, work, &j);
+        pool_wait(p, &group);
+        pool_freep(&p);
+        _exit(done == 12 ? 0 : 1);
+    }
+    int status = 0;
+    CHECK(waitpid(pid, &status, 0) == pid);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    pool_add(p, &group, work, &j); /* ours still work */
+    pool_wait(p, &group);
+    CHECK_INT(done, 7);
 }

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static char *env(const char *name)
 {
@@ -305,4 +307,38 @@ TEST(an_expired_token_is_fetched_anew_once)
         backend_open_url(fake_s3_url(f), &(struct backend_options){.env = expiring}, &b, &err));
     CHECK_OK(backend_put(b, "k", "x", 1, &err));
     CHECK_INT(asked, 2);
+}
+
+/* ---- forks ---- */
+
+static bool reads_it(struct backend_object *o, const char *want)
+{
+    CLEANUP(mem_freep) char *got = mem_alloc(BIG);
+    return backend_read(o, 0, got, BIG, NULL) == RC_OK && memcmp(got, want, BIG) == 0;
+}
+
+/* The pager is a child that reads what its parent has opened (pager/pager.h). */
+TEST(a_child_reads_what_its_parent_has_opened)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(fake_s3_stopp) struct fake_s3 *f = fake_s3_start();
+    CLEANUP(backend_freep) struct backend *b = open_fake(f, "");
+    CLEANUP(mem_freep) char *data = pattern(BIG);
+    CLEANUP(backend_closep) struct backend_object *o = NULL;
+    CHECK_OK(write_big(b, "big", data, &err));
+    CHECK_OK(backend_open(b, "big", &o, &err));
+    CHECK(reads_it(o, data));
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        (void)alarm(20);
+        backend_after_fork(b);
+        bool good = reads_it(o, data) && write_big(b, "of-the-child", data, NULL) == RC_OK;
+        _exit(good ? 0 : 1);
+    }
+    CHECK(reads_it(o, data)); /* at the same time, on connections that it has not disturbed */
+    int status = 0;
+    CHECK(waitpid(pid, &status, 0) == pid);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK(reads_it(o, data));
 }

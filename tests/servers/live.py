@@ -1,0 +1,109 @@
+"""Whole checkpoints and restores, with the real CRIU, over a real object store."""
+
+import contextlib
+import pathlib
+import re
+import signal
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "system"))
+import lib  # noqa: E402
+
+MODES = ("full", "workingset", "lazy")
+
+# What it prints depends on every byte of its memory; too much of it for one request.
+COUNTER = """
+import random, time, zlib
+ballast = random.Random(4).randbytes(12 << 20)
+n = 0
+while True:
+    n += 1
+    print('tick', n, zlib.crc32(ballast), flush=True)
+    time.sleep(0.05)
+"""
+COMMAND = ("python3", "-c", COUNTER)
+
+
+def ticks(p):
+    found = re.findall(r"^tick (\d+) (\d+)\n", p.text(), re.M)
+    assert len({crc for _, crc in found}) < 2, p.text()
+    return [(int(n), crc) for n, crc in found]
+
+
+@contextlib.contextmanager
+def test(server, prefix, **env):
+    """A test whose store is on the server; it must leave nothing behind, here or there."""
+    t = lib.Test(prefix)
+    t.env = {k: v for k, v in t.env.items() if not k.startswith(("AWS_", "AZURE_"))}
+    t.env |= {"CHREK_STORE": server.url(prefix), **server.environment(), **env}
+    t.env["TMPDIR"] = str(t.tmpfs("tmp"))
+    try:
+        yield t
+        assert not list((t.dir / "tmp").iterdir())
+    except Exception as error:
+        raise RuntimeError(f"{error}\n{t.diagnosis()}") from error
+    finally:
+        t.close()
+    lib.check_leaks(t)
+
+
+def save(t, *options):
+    p = t.start("run", "--name", "c", "--ready", "log:tick 3", "--stop", *options, "--", *COMMAND)
+    assert p.wait(120) == 0, p.text()
+    assert ticks(p), p.text()
+    return ticks(p)[-1]
+
+
+def check_goes_on(t, last, mode):
+    p = t.start("restore", "--mode", mode, "c")
+    lib.wait_for("ticks", lambda: p.poll() is not None or len(ticks(p)) > 3)
+    assert ticks(p) and ticks(p)[0] == (last[0] + 1, last[1]), (mode, last, p.text())
+    assert t.stop(p) == -signal.SIGTERM, p.text()
+
+
+def check_life(t, server, prefix, *options):
+    last = save(t, *options)
+    t.chrek("verify", "c", timeout=120)
+    for mode in MODES:
+        check_goes_on(t, last, mode)
+    assert t.json("ls")[0]["usable"]
+    t.chrek("delete", "c")
+    t.chrek("gc")
+    left = [name for name in server.names(f"{prefix}/") if "/keys/" not in name]
+    assert not left, left
+
+
+def programs_live_again_in_every_mode(server):
+    with test(server, "live/clear") as t:
+        check_life(t, server, "live/clear")
+
+
+def encrypted_programs_live_again_in_every_mode(server):
+    with test(server, "live/sealed") as t:
+        t.chrek("key", "generate", t.dir / "key")
+        t.env["CHREK_KEY_FILE"] = str(t.dir / "key")
+        check_life(t, server, "live/sealed")
+
+
+def plain_programs_live_again(server):
+    with test(server, "live/plain") as t:
+        last = save(t, "--format", "plain")
+        check_goes_on(t, last, "full")
+
+
+def a_running_program_is_saved_and_copied(server):
+    """The worker is a child of who has asked the store before; a copy goes to a directory and on."""
+    with test(server, "live/copy") as t:
+        p = t.start("run", "--name", "c", "--ready", "log:tick 3", "--", *COMMAND)
+        lib.wait_for("checkpoint", lambda: p.poll() is not None or "saved" in p.text())
+        t.chrek("checkpoint", "c", "--id", "d", timeout=120)
+        t.stop(p)
+        sizes = {c["id"]: c["bytes"] for c in t.json("ls")}
+        assert sizes["d"] < sizes["c"] / 2, sizes
+        t.chrek("copy", t.env["CHREK_STORE"], t.dir / "there", "c", "d", timeout=120)
+        t.chrek("verify", "--store", t.dir / "there", "c", "d")
+        assert t.json("copy", t.dir / "there", t.env["CHREK_STORE"], "d")[0]["there"]
+
+
+TESTS = [programs_live_again_in_every_mode, encrypted_programs_live_again_in_every_mode,
+         plain_programs_live_again, a_running_program_is_saved_and_copied]
