@@ -166,7 +166,8 @@ static int report(const struct checkpoint_values *v, const struct target *t,
     term_duration(ns, &out);
     buf_adds(&out, ", frozen for ");
     term_duration(o->freeze_ns, &out);
-    buf_addf(&out, "\n%s/%s\n", store_path(store), t->id);
+    CLEANUP(mem_freep) char *location = store_location(store, t->id);
+    buf_addf(&out, "\n%s\n", location ? location : store_path(store));
     return cli_print(&out);
 }
 

@@ -93,8 +93,33 @@ enum rc cli_format(const char *format, const char *compression, bool *out_plain,
 /* errors RC_INVALID: CRIU cannot be told so much */
 enum rc cli_ghost_limit(uint64_t asked, uint32_t *out, struct err *err);
 
+/* For commands that restore: a cache in front of object storage. */
+struct cli_cache {
+    const char *dir;
+    uint64_t bytes;
+};
+#define CLI_CACHE_OPTIONS(type, field)                                                             \
+    {.name = "cache",                                                                              \
+     .kind = OPT_STRING,                                                                           \
+     .arg = "DIR",                                                                                 \
+     .offset = offsetof(type, field) + offsetof(struct cli_cache, dir),                            \
+     .env = "CHREK_CACHE",                                                                         \
+     .help = "A directory to keep what is read of object storage in, for all restores of this "    \
+             "machine. Default: what `chrek configure` has set, else none."},                      \
+    {                                                                                              \
+        .name = "cache-size", .kind = OPT_SIZE, .arg = "SIZE",                                     \
+        .offset = offsetof(type, field) + offsetof(struct cli_cache, bytes),                       \
+        .env = "CHREK_CACHE_SIZE",                                                                 \
+        .help = "How much it may hold; what was not used for longest makes room. Default: what "   \
+                "`chrek configure` has set, else 10G."                                             \
+    }
+
 /* Open the store that was asked for, else the configured one. */
 enum rc cli_open_store(const char *asked, struct store **out, struct err *err);
+/* The same with the cache that was asked for, else the configured one; no cache is none.
+ * out_cached  whether there is one; may be NULL */
+enum rc cli_open_cached(const char *asked, const struct cli_cache *cache, struct store **out,
+                        bool *out_cached, struct err *err);
 
 /* An engine that reports progress and warnings on standard error.
  * out_criu  keeps the path alive; the caller's (free) */
@@ -120,4 +145,4 @@ int cli_print(const struct buf *text);
 
 extern const struct opt_command cmd_run, cmd_checkpoint, cmd_restore, cmd_ls, cmd_inspect, cmd_diff,
     cmd_delete, cmd_gc, cmd_verify, cmd_key, cmd_doctor, cmd_status, cmd_configure, cmd_version,
-    cmd_copy;
+    cmd_copy, cmd_export, cmd_import, cmd_prefetch;

@@ -71,13 +71,36 @@ int cli_fail(const struct err *err)
     return cli_exit_of(err->rc);
 }
 
-enum rc cli_open_store(const char *asked, struct store **out, struct err *err)
+static enum rc open_store(const char *asked, const char *cache, uint64_t cache_bytes,
+                          struct store **out, struct err *err)
 {
     CLEANUP(mem_freep) char *configured = NULL;
     const char *tmp = getenv("TMPDIR");
-    struct store_options o = {.tmp = tmp && *tmp == '/' ? tmp : NULL, .backend = {.env = getenv}};
+    struct store_options o = {.tmp = tmp && *tmp == '/' ? tmp : NULL,
+                              .cache = cache,
+                              .cache_bytes = cache_bytes,
+                              .backend = {.env = getenv}};
     enum rc rc = asked ? RC_OK : config_storage(&configured, err);
     return rc ? rc : store_open_with(asked ? asked : configured, &o, out, err);
+}
+
+enum rc cli_open_store(const char *asked, struct store **out, struct err *err)
+{
+    return open_store(asked, NULL, 0, out, err);
+}
+
+enum rc cli_open_cached(const char *asked, const struct cli_cache *cache, struct store **out,
+                        bool *out_cached, struct err *err)
+{
+    CLEANUP(mem_freep) char *configured = NULL;
+    uint64_t bytes = 0;
+    enum rc rc = config_cache(&configured, &bytes, err);
+    const char *dir = cache->dir ? cache->dir : configured;
+    if (!rc)
+        rc = open_store(asked, dir, cache->bytes ? cache->bytes : bytes, out, err);
+    if (!rc && out_cached)
+        *out_cached = dir && store_is_remote(*out);
+    return rc;
 }
 
 static void on_progress(void *arg, const char *what, uint64_t done, uint64_t total)

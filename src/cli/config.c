@@ -42,28 +42,62 @@ enum rc config_storage(char **out, struct err *err)
     return RC_OK;
 }
 
-enum rc config_set_storage(const char *storage, struct err *err)
+/* The configuration to be changed.  What cannot be read is not overwritten.
+ * out  the caller's; its root is an object */
+static enum rc edit(yyjson_mut_doc **out, struct err *err)
 {
     CLEANUP(buf_done) struct buf text = BUF_INIT;
-    CLEANUP(buf_done) struct buf out = BUF_INIT;
     CLEANUP(json_docp) yyjson_doc *doc = NULL;
-    CLEANUP(mem_freep) char *path = config_path();
     enum rc rc = read_config(&text, &doc, err);
     if (rc && rc != RC_NOT_FOUND)
-        return rc; /* what we cannot read we do not overwrite */
-    CLEANUP(json_mut_docp)
+        return rc;
     yyjson_mut_doc *m = doc ? yyjson_doc_mut_copy(doc, NULL) : yyjson_mut_doc_new(NULL);
     if (!doc)
         yyjson_mut_doc_set_root(m, yyjson_mut_obj(m));
+    *out = m;
+    return RC_OK;
+}
+
+static enum rc save(yyjson_mut_doc *m, struct err *err)
+{
+    CLEANUP(buf_done) struct buf out = BUF_INIT;
+    CLEANUP(mem_freep) char *path = config_path();
+    CLEANUP(mem_freep) char *dir = mem_strdup(path);
+    json_write(m, &out);
+    buf_adds(&out, "\n");
+    *strrchr(dir, '/') = '\0';
+    enum rc rc = fs_mkdirs(dir, 0755, err);
+    return rc ? rc : fs_write_atomic(AT_FDCWD, path, out.data, out.len, 0644, err);
+}
+
+enum rc config_set_storage(const char *storage, struct err *err)
+{
+    CLEANUP(json_mut_docp) yyjson_mut_doc *m = NULL;
+    enum rc rc = edit(&m, err);
+    if (rc)
+        return rc;
     yyjson_mut_val *root = yyjson_mut_doc_get_root(m);
     (void)yyjson_mut_obj_remove_key(root, "storage");
     (void)yyjson_mut_obj_add_str(m, root, "storage", storage);
-    json_write(m, &out);
-    buf_adds(&out, "\n");
-    CLEANUP(mem_freep) char *dir = mem_strdup(path);
-    *strrchr(dir, '/') = '\0';
-    rc = fs_mkdirs(dir, 0755, err);
-    return rc ? rc : fs_write_atomic(AT_FDCWD, path, out.data, out.len, 0644, err);
+    return save(m, err);
+}
+
+enum rc config_set_cache(const char *dir, uint64_t bytes, struct err *err)
+{
+    CLEANUP(json_mut_docp) yyjson_mut_doc *m = NULL;
+    enum rc rc = edit(&m, err);
+    if (rc)
+        return rc;
+    yyjson_mut_val *root = yyjson_mut_doc_get_root(m);
+    if (dir)
+        (void)yyjson_mut_obj_remove_key(root, "cache");
+    if (dir && *dir)
+        (void)yyjson_mut_obj_add_str(m, root, "cache", dir);
+    if (bytes) {
+        (void)yyjson_mut_obj_remove_key(root, "cache_size");
+        (void)yyjson_mut_obj_add_uint(m, root, "cache_size", bytes);
+    }
+    return save(m, err);
 }
 
 /* A configured word, or NULL.  One of the wrong type is an error: a typo must not turn encryption
@@ -75,6 +109,20 @@ static enum rc text_of(yyjson_val *root, const char *key, char **out, struct err
         return err_set(err, RC_CORRUPT, "configuration: '%s' is no string", key);
     *out = mem_strdup(v ? yyjson_get_str(v) : NULL);
     return RC_OK;
+}
+
+enum rc config_cache(char **out_dir, uint64_t *out_bytes, struct err *err)
+{
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    CLEANUP(json_docp) yyjson_doc *doc = NULL;
+    enum rc rc = read_config(&text, &doc, err);
+    if (rc && rc != RC_NOT_FOUND)
+        return rc;
+    yyjson_val *root = doc ? yyjson_doc_get_root(doc) : NULL;
+    rc = text_of(root, "cache", out_dir, err);
+    if (!rc)
+        *out_bytes = json_u64(root, "cache_size", CONFIG_CACHE_SIZE);
+    return rc;
 }
 
 enum rc config_read_keys(struct config_keys *out, struct err *err)

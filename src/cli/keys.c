@@ -30,13 +30,15 @@ enum rc cli_open_vault(const struct cli_keys *k, struct vault *out, struct err *
     return rc;
 }
 
-enum rc cli_open_store_with(const char *asked, const struct cli_keys *k, struct vault *out_vault,
-                            struct store **out, struct err *err)
+enum rc cli_open_cached_with(const char *asked, const struct cli_cache *cache,
+                             const struct cli_keys *k, struct vault *out_vault, struct store **out,
+                             bool *out_cached, struct err *err)
 {
     CLEANUP(vault_done) struct vault v = {.keys = NULL};
     enum rc rc = cli_open_vault(k, &v, err);
     if (!rc)
-        rc = cli_open_store(asked, out, err);
+        rc = cache ? cli_open_cached(asked, cache, out, out_cached, err)
+                   : cli_open_store(asked, out, err);
     if (rc)
         return rc;
     *out_vault = v;
@@ -45,4 +47,10 @@ enum rc cli_open_store_with(const char *asked, const struct cli_keys *k, struct 
     if (k->unencrypted)
         store_allow_clear(*out);
     return RC_OK;
+}
+
+enum rc cli_open_store_with(const char *asked, const struct cli_keys *k, struct vault *out_vault,
+                            struct store **out, struct err *err)
+{
+    return cli_open_cached_with(asked, NULL, k, out_vault, out, NULL, err);
 }

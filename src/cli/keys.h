@@ -71,6 +71,10 @@ struct cli_keys {
  * out  the caller's, vault_done() */
 enum rc cli_open_vault(const struct cli_keys *k, struct vault *out, struct err *err);
 
-/* cli_open_store(), and cli_open_vault(), which must outlive the store. */
+/* cli_open_cached() or cli_open_store(), and cli_open_vault(), which must outlive the store. */
+struct cli_cache;
+enum rc cli_open_cached_with(const char *asked, const struct cli_cache *cache,
+                             const struct cli_keys *k, struct vault *out_vault, struct store **out,
+                             bool *out_cached, struct err *err);
 enum rc cli_open_store_with(const char *asked, const struct cli_keys *k, struct vault *out_vault,
                             struct store **out, struct err *err);

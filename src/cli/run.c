@@ -59,6 +59,7 @@ struct run_values {
     uint64_t ready_timeout, timeout, ghost_limit, record;
     bool stop, cold, tcp_established, skip_in_flight, no_fallback, no_tty, quiet, detach;
     struct cli_keys keys;
+    struct cli_cache cache;
     struct opt_list labels;
 };
 
@@ -77,6 +78,7 @@ static const struct opt run_options[] = {
      .help = "Name of the checkpoint, when it shall differ from the box's."},
     CLI_STORE_OPTION(struct run_values, store),
     CLI_STORAGE_OPTION(struct run_values, storage),
+    CLI_CACHE_OPTIONS(struct run_values, cache),
     {.name = "ready",
      .letter = 'r',
      .kind = OPT_STRING,
@@ -243,8 +245,8 @@ static int live(const struct run_values *v, struct life_options *o)
     CLEANUP(store_freep) struct store *store = NULL;
     bool exec_failed = false;
     struct life_end end = {0};
-    enum rc rc =
-        cli_open_store_with(v->store ? v->store : v->storage, &v->keys, &vault, &store, &err);
+    enum rc rc = cli_open_cached_with(v->store ? v->store : v->storage, &v->cache, &v->keys, &vault,
+                                      &store, NULL, &err);
     if (!rc)
         rc = cli_engine(v->criu, v->quiet, &engine, &criu, &err);
     if (rc)
@@ -349,6 +351,7 @@ struct restore_values {
     uint64_t timeout, record;
     bool tcp_established, quiet, detach, json;
     struct cli_keys keys;
+    struct cli_cache cache;
 };
 
 static const struct opt restore_options[] = {
@@ -360,6 +363,7 @@ static const struct opt restore_options[] = {
      .help = "Name of the running box. Default: the checkpoint's id."},
     CLI_STORE_OPTION(struct restore_values, store),
     CLI_STORAGE_OPTION(struct restore_values, storage),
+    CLI_CACHE_OPTIONS(struct restore_values, cache),
     CLI_KEY_OPTIONS(struct restore_values, keys),
     {.name = "tcp-established",
      .kind = OPT_FLAG,
@@ -409,8 +413,12 @@ static int restore_main(const struct opt_command *self, int argc, char **argv)
         rc = background(v.detach, v.log, v.json, &d, &err);
     if (rc)
         return cli_fail(&err);
-    struct run_values run = {
-        .store = v.store, .storage = v.storage, .criu = v.criu, .quiet = v.quiet, .keys = v.keys};
+    struct run_values run = {.store = v.store,
+                             .storage = v.storage,
+                             .cache = v.cache,
+                             .criu = v.criu,
+                             .quiet = v.quiet,
+                             .keys = v.keys};
     struct life_options o = {.id = argv[first],
                              .name = v.name ? v.name : argv[first],
                              .envp = environ,

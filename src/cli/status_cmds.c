@@ -1,4 +1,5 @@
 /* Commands on this machine: status, configure, version. */
+#include "backend/cache.h"
 #include "base/clock.h"
 #include "base/compiler.h"
 #include "base/mem.h"
@@ -211,8 +212,8 @@ const struct opt_command cmd_status = {
 #define NO_QUOTA_GIVEN UINT64_MAX
 
 struct configure_values {
-    const char *storage;
-    uint64_t quota;
+    const char *storage, *cache;
+    uint64_t quota, cache_size;
 };
 
 static const struct opt configure_options[] = {
@@ -229,6 +230,17 @@ static const struct opt configure_options[] = {
      .help =
          "How much that storage may hold, for everybody who uses it; 0 = as much as there is. A "
          "checkpoint that would exceed it fails."},
+    {.name = "cache",
+     .kind = OPT_STRING,
+     .arg = "DIR",
+     .offset = offsetof(struct configure_values, cache),
+     .help = "Where run, restore and prefetch keep what they read of object storage: an absolute "
+             "path; empty for nowhere."},
+    {.name = "cache-size",
+     .kind = OPT_SIZE,
+     .arg = "SIZE",
+     .offset = offsetof(struct configure_values, cache_size),
+     .help = "How much the cache may hold. Default: 10G."},
     {.name = NULL},
 };
 
@@ -245,6 +257,27 @@ static enum rc add_quota(struct store *store, struct buf *out, struct err *err)
     term_size(quota, out);
     buf_adds(out, ", used ");
     term_size(used, out);
+    buf_adds(out, "\n");
+    return RC_OK;
+}
+
+/* Set what is to be set, and show what is. */
+static enum rc configure_cache(const struct configure_values *v, struct buf *out, struct err *err)
+{
+    CLEANUP(mem_freep) char *dir = NULL;
+    uint64_t bytes = 0;
+    if (v->cache && *v->cache && *v->cache != '/')
+        return err_set(err, RC_INVALID, "--cache '%.128s' must be an absolute path", v->cache);
+    if (v->cache_size && v->cache_size < CACHE_MIN)
+        return err_set(err, RC_INVALID, "--cache-size: a cache has at least %ju MiB",
+                       (uintmax_t)(CACHE_MIN >> 20));
+    enum rc rc = v->cache || v->cache_size ? config_set_cache(v->cache, v->cache_size, err) : RC_OK;
+    if (!rc)
+        rc = config_cache(&dir, &bytes, err);
+    if (rc || !dir)
+        return rc;
+    buf_addf(out, "cache    %s, up to ", dir);
+    term_size(bytes, out);
     buf_adds(out, "\n");
     return RC_OK;
 }
@@ -276,6 +309,8 @@ static int configure_main(const struct opt_command *self, int argc, char **argv)
         rc = store_set_quota(store, v.quota, &err);
     if (!rc && store)
         rc = add_quota(store, &out, &err);
+    if (!rc)
+        rc = configure_cache(&v, &out, &err);
     if (rc)
         return cli_fail(&err);
     CLEANUP(buf_done) struct buf text = BUF_INIT;
@@ -286,9 +321,9 @@ static int configure_main(const struct opt_command *self, int argc, char **argv)
 const struct opt_command cmd_configure = {
     .name = "configure",
     .summary = "set or show the defaults",
-    .synopsis = "[--storage URL] [--quota SIZE]",
-    .description = "Sets the default storage and how much it may hold; without options shows what "
-                   "is set.",
+    .synopsis = "[--storage URL] [--quota SIZE] [--cache DIR] [--cache-size SIZE]",
+    .description = "Sets the default storage, how much it may hold, and the cache that restores "
+                   "use in front of object storage; without options shows what is set.",
     .examples = "  chrek configure --storage /mnt/nfs/checkpoints --quota 200G\n",
     .opts = configure_options,
     .run = configure_main,
