@@ -167,6 +167,11 @@ enum rc box_signal(struct box *b, int sig, struct err *err)
     return send_request(b, BOX_SIGNAL, sig, NULL, 0, err);
 }
 
+enum rc box_signal_group(struct box *b, int sig, struct err *err)
+{
+    return send_request(b, BOX_SIGNAL_GROUP, sig, NULL, 0, err);
+}
+
 int box_fd(const struct box *b)
 {
     return b->control;

@@ -64,6 +64,10 @@ enum rc box_adopt(struct box *b, pid_t pid, struct err *err);
 /* Send a signal to the main process.  Before there is one, nothing happens. */
 enum rc box_signal(struct box *b, int sig, struct err *err);
 
+/* The same to all of its process group, as a terminal would.  Where the main process leads no group
+ * (a restored one may not), to it alone. */
+enum rc box_signal_group(struct box *b, int sig, struct err *err);
+
 /* Readable when box_wait() would not block. */
 int box_fd(const struct box *b);
 

@@ -275,7 +275,9 @@ static void serve(struct init *in)
         on_start(in, &m, fd);
     else if (m.type == BOX_ADOPT)
         on_adopt(in, m.value);
-    else if (m.type == BOX_SIGNAL && in->app > 0)
+    else if (m.type == BOX_SIGNAL_GROUP && in->app > 0 && kill(-in->app, m.value) == 0)
+        return;
+    else if ((m.type == BOX_SIGNAL || m.type == BOX_SIGNAL_GROUP) && in->app > 0)
         (void)kill(in->app, m.value);
 }
 

@@ -1,7 +1,7 @@
 /* The box's init and what it says to its maker; private to container/ (box.c, box_init.c).
  *
- * Control messages go over a SOCK_SEQPACKET pair.  The maker sends START, ADOPT, SIGNAL; init
- * answers READY (once), STARTED, FAILED, and EXITED (once, its last word).
+ * Control messages go over a SOCK_SEQPACKET pair.  The maker sends START, ADOPT, SIGNAL,
+ * SIGNAL_GROUP; init answers READY (once), STARTED, FAILED, and EXITED (once, its last word).
  */
 #pragma once
 
@@ -17,7 +17,8 @@ enum box_message_type {
     BOX_FAILED,  /* value: errno, stage: enum box_stage */
     BOX_ADOPT,   /* value: PID */
     BOX_SIGNAL,  /* value: signal */
-    BOX_EXITED,  /* value: wait status, stage: 1 if other processes end with us */
+    BOX_SIGNAL_GROUP,
+    BOX_EXITED, /* value: wait status, stage: 1 if other processes end with us */
 };
 
 /* What failed, so that the maker can say it. */

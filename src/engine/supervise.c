@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #define STREAM_BUF 65536
+#define BEHIND_MS 250    /* nobody tells a job that goes on that it is in the foreground now */
 #define STREAM_STEP 4096 /* what poll() promises a pipe to take without blocking (PIPE_BUF) */
 
 /* One direction of copying.  `from` < 0: finished; bytes may still be pending. */
@@ -33,13 +34,16 @@ struct stream {
 struct supervisor {
     struct supervise_hooks hooks;
     bool pty, raw;
-    int master; /* of the pty, -1 until supervise_take_master() */
-    int app[3]; /* the application's ends, -1 when given away */
+    bool terminal; /* standard input is one */
+    bool behind;   /* ... and another job has it */
+    bool known;    /* termios is valid */
+    int master;    /* of the pty, -1 until supervise_take_master() */
+    int app[3];    /* the application's ends, -1 when given away */
     int signals;
     int watched;
     struct stream in, out, err;
     sigset_t mask;
-    struct termios termios; /* valid when raw */
+    struct termios termios; /* as we were given it */
     uint64_t next_tick;
 };
 
@@ -50,6 +54,13 @@ static const int passed_on[] = {SIGHUP,  SIGINT,  SIGQUIT,   SIGUSR1, SIGUSR2, S
 bool supervise_on_terminal(void)
 {
     return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && tcgetpgrp(STDIN_FILENO) == getpgrp();
+}
+
+/* Whether another job has our terminal: to read it would stop us. */
+static bool in_background(void)
+{
+    pid_t front = tcgetpgrp(STDIN_FILENO);
+    return front >= 0 && front != getpgrp();
 }
 
 struct winsize supervise_window(void)
@@ -69,7 +80,10 @@ static int take_signals(struct supervisor *s)
     for (int sig = SIGRTMIN; sig <= SIGRTMAX; sig++)
         (void)sigaddset(&set, sig);
     (void)sigaddset(&set, SIGPIPE); /* a write that nobody reads must be an error, not our end */
-    if (sigprocmask(SIG_BLOCK, &set, &s->mask) < 0)
+    sigset_t blocked = set; /* in the background a read or a setting fails instead of stopping us */
+    (void)sigaddset(&blocked, SIGTTIN);
+    (void)sigaddset(&blocked, SIGTTOU);
+    if (sigprocmask(SIG_BLOCK, &blocked, &s->mask) < 0)
         return -1;
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
@@ -123,6 +137,7 @@ enum rc supervise_new(bool pty, const struct supervise_hooks *hooks, struct supe
     CLEANUP(supervise_freep) struct supervisor *s = mem_zalloc(sizeof(*s));
     *s = (struct supervisor){.hooks = *hooks,
                              .pty = pty,
+                             .terminal = isatty(STDIN_FILENO),
                              .master = -1,
                              .app = {-1, -1, -1},
                              .watched = -1,
@@ -159,11 +174,39 @@ void supervise_streams_given(struct supervisor *s)
 
 static void make_raw(struct supervisor *s)
 {
-    if (!supervise_on_terminal() || tcgetattr(STDIN_FILENO, &s->termios) < 0)
+    if (!supervise_on_terminal() || (!s->known && tcgetattr(STDIN_FILENO, &s->termios) < 0))
         return;
+    s->known = true;
     struct termios raw = s->termios;
     cfmakeraw(&raw);
     s->raw = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+}
+
+static void leave_raw(struct supervisor *s, int when)
+{
+    if (s->raw && !in_background())
+        (void)tcsetattr(STDIN_FILENO, when, &s->termios);
+    s->raw = false;
+}
+
+static void follow_window(const struct supervisor *s)
+{
+    struct winsize w = supervise_window();
+    if (s->master >= 0 && w.ws_row)
+        (void)ioctl(s->master, TIOCSWINSZ, &w);
+}
+
+/* Notice that the terminal was taken from us, or given back. */
+static void look_at_terminal(struct supervisor *s)
+{
+    bool was = s->behind;
+    s->behind = s->terminal && s->in.from >= 0 && in_background();
+    if (s->behind)
+        s->raw = false; /* its settings are the other job's */
+    else if (was && s->master >= 0) {
+        make_raw(s);
+        follow_window(s);
+    }
 }
 
 void supervise_take_master(struct supervisor *s, int master)
@@ -174,9 +217,7 @@ void supervise_take_master(struct supervisor *s, int master)
     s->in.to = master;
     s->out.from = master;
     make_raw(s);
-    struct winsize w = supervise_window();
-    if (w.ws_row) /* a restored terminal has the size of the one before */
-        (void)ioctl(master, TIOCSWINSZ, &w);
+    follow_window(s); /* a restored terminal has the size of the one before */
 }
 
 void supervise_watch(struct supervisor *s, int fd)
@@ -227,6 +268,8 @@ static void stream_read(struct supervisor *s, struct stream *st)
     ssize_t n = read(st->from, st->buf, sizeof(st->buf));
     if (n < 0 && (errno == EINTR || errno == EAGAIN))
         return;
+    if (n < 0 && errno == EIO && st->number == 0 && in_background())
+        return;   /* since we have looked */
     if (n <= 0) { /* EIO is how a pty says that its other side is closed */
         if (st->number == 0)
             end_input(s);
@@ -263,16 +306,27 @@ static void stream_write(struct supervisor *s, struct stream *st)
     }
 }
 
-/* Stop with the application and continue with it, as a shell expects of a job. */
-static void suspend(struct supervisor *s, struct box *b)
+static void send_signal(struct box *b, int sig, bool group)
 {
-    (void)box_signal(b, SIGSTOP, NULL);
-    if (s->raw)
-        (void)tcsetattr(STDIN_FILENO, TCSANOW, &s->termios);
+    (void)(group ? box_signal_group(b, sig, NULL) : box_signal(b, sig, NULL));
+}
+
+/* Stop with the application and continue with it, as a shell expects of a job. */
+static void suspend(struct supervisor *s, struct box *b, bool group)
+{
+    send_signal(b, SIGSTOP, group);
+    leave_raw(s, TCSANOW);
+    s->behind = true; /* raw again once we are sure to be in the foreground */
     (void)raise(SIGSTOP);
-    if (s->raw)
-        make_raw(s);
-    (void)box_signal(b, SIGCONT, NULL);
+    send_signal(b, SIGCONT, group);
+}
+
+/* What a terminal sends it sends to a whole process group; the application has one of its own. */
+static bool is_from_terminal(const struct signalfd_siginfo *si)
+{
+    return si->ssi_code == SI_KERNEL &&
+           (si->ssi_signo == SIGINT || si->ssi_signo == SIGQUIT || si->ssi_signo == SIGTSTP ||
+            si->ssi_signo == SIGHUP || si->ssi_signo == SIGWINCH);
 }
 
 static void on_signals(struct supervisor *s, struct box *b)
@@ -280,15 +334,14 @@ static void on_signals(struct supervisor *s, struct box *b)
     struct signalfd_siginfo si;
     while (read(s->signals, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
         int sig = (int)si.ssi_signo;
-        struct winsize w = supervise_window();
         if (sig == SIGPIPE)
             continue;
         if (sig == SIGTSTP)
-            suspend(s, b);
-        else if (sig == SIGWINCH && s->master >= 0 && w.ws_row)
-            (void)ioctl(s->master, TIOCSWINSZ, &w);
+            suspend(s, b, is_from_terminal(&si));
+        else if (sig == SIGWINCH && s->master >= 0)
+            follow_window(s);
         else
-            (void)box_signal(b, sig, NULL);
+            send_signal(b, sig, is_from_terminal(&si));
     }
 }
 
@@ -310,10 +363,12 @@ static struct pollfd poll_for(const struct stream *st)
 
 static int pause_ms(struct supervisor *s)
 {
+    int most = s->behind ? BEHIND_MS : -1;
     if (!s->hooks.tick_ms || !s->hooks.tick)
-        return -1;
+        return most;
     uint64_t now = clock_now();
-    return now >= s->next_tick ? 0 : (int)((s->next_tick - now) / 1000000 + 1);
+    int tick = now >= s->next_tick ? 0 : (int)((s->next_tick - now) / 1000000 + 1);
+    return most >= 0 && most < tick ? most : tick;
 }
 
 static void tick(struct supervisor *s)
@@ -362,11 +417,14 @@ enum rc supervise_run(struct supervisor *s, struct box *b, int *out_status, stru
 {
     struct stream *streams[] = {&s->in, &s->out, &s->err};
     for (;;) {
+        look_at_terminal(s);
         struct pollfd wait[POLL_COUNT] = {[POLL_SIGNALS] = {s->signals, POLLIN, 0},
                                           [POLL_BOX] = {box_fd(b), POLLIN, 0},
                                           [POLL_WATCHED] = {s->watched, POLLIN, 0}};
         for (int i = 0; i < 3; i++)
             wait[POLL_FIRST_STREAM + i] = poll_for(streams[i]);
+        if (s->behind && !s->in.len)
+            wait[POLL_FIRST_STREAM].fd = -1;
         if (poll(wait, POLL_COUNT, pause_ms(s)) < 0 && errno != EINTR)
             return err_sys(err, "wait for the application");
         if (wait[POLL_SIGNALS].revents)
@@ -390,8 +448,7 @@ void supervise_freep(struct supervisor **p)
     struct supervisor *s = STEAL(*p);
     if (!s)
         return;
-    if (s->raw)
-        (void)tcsetattr(STDIN_FILENO, TCSADRAIN, &s->termios);
+    leave_raw(s, TCSADRAIN);
     supervise_streams_given(s);
     if (!s->pty) {
         fd_closep(&s->in.to);

@@ -1,7 +1,8 @@
 /* Stand between an application in a box and whoever started us, so that he notices nothing.
  *
  * Standard input is copied to the application, its output to ours; every signal that reaches us is
- * passed on; a terminal is in raw mode and its size followed; the end of the application ends
+ * passed on, what a terminal sends to all of the application's process group; a terminal is in raw
+ * mode while we are in its foreground, and only then read; the end of the application ends
  * supervise_run() with its wait status, after the last byte of output has been delivered.
  * Output can be watched (for `--ready log:`) and events of other descriptors served meanwhile.
  *

@@ -130,12 +130,12 @@ def pids_of(word):
 class Terminal:
     """A terminal with chrek on it, as a person would have."""
 
-    def __init__(self, t, *args, rows=33, columns=99):
+    def __init__(self, t, *args, rows=33, columns=99, program=CHREK):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(t.dir)
             subprocess.run(["stty", "rows", str(rows), "cols", str(columns)], check=True)
-            os.execve(CHREK, [CHREK, *map(str, args)], t.env)
+            os.execvpe(program, [program, *map(str, args)], t.env)
         self.text = ""
 
     def read_until(self, what, timeout=30):
@@ -179,3 +179,86 @@ def test_terminal(t):
     term.read_until("back42")
     term.type("exit 5\n")
     assert os.waitstatus_to_exitcode(term.wait()) == 5
+
+
+def test_ctrl_c_with_output_in_a_pipe(t):
+    """Ctrl-C and Ctrl-Z reach all that the terminal would have reached, not the first process only."""
+    script = "python3 -u -c 'import time; print(12345, flush=True); time.sleep(40)'; true"
+    term = Terminal(t, "-c", 'chrek=$1; shift; "$chrek" "$@" | cat', "sh", CHREK, *NEVER, "sh", "-c",
+                    f"trap : INT; {script}", program="sh")
+    term.read_until("12345")
+    begun = time.monotonic()
+    term.type("\x03")
+    term.wait()
+    assert time.monotonic() - begun < 20
+
+
+# A shell as far as this needs one: a job in the background, then in the foreground.
+SHELL = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+job = subprocess.Popen(sys.argv[1:], preexec_fn=os.setpgrp)
+while not os.path.exists('typed'):
+    time.sleep(0.02)
+time.sleep(1)
+stopped = os.waitpid(job.pid, os.WNOHANG | os.WUNTRACED)[0]
+print('stopped' if stopped else 'goes on', flush=True)
+os.tcsetpgrp(0, job.pid)
+print('status', job.wait(), flush=True)
+"""
+
+
+def test_in_the_background(t):
+    """What is typed while chrek is in the background does not stop it; in the foreground it reads."""
+    term = Terminal(t, "-c", SHELL, CHREK, *NEVER, "sh", "-c", "echo up; read x; echo got $x",
+                    program="python3")
+    term.read_until("up")
+    term.type("word\n")
+    (t.dir / "typed").touch()
+    term.read_until("goes on")
+    term.read_until("got word")
+    term.read_until("status 0")
+    term.wait()
+
+
+# Stops its job by the terminal's own signal, lets it go on behind, then in front.
+STOPPING_SHELL = """
+import os, signal, subprocess, sys, termios, time
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+job = subprocess.Popen(sys.argv[1:], preexec_fn=os.setpgrp)
+os.tcsetpgrp(0, job.pid)
+def raw():
+    return not termios.tcgetattr(0)[3] & termios.ICANON
+def wait(what):
+    end = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+wait(raw)
+os.kill(job.pid, signal.SIGTSTP)
+os.waitpid(job.pid, os.WUNTRACED)
+print('cooked', not raw(), flush=True)
+os.tcsetpgrp(0, os.getpgrp())
+os.killpg(job.pid, signal.SIGCONT)
+time.sleep(0.6)
+print('still cooked', not raw(), flush=True)
+os.tcsetpgrp(0, job.pid)
+wait(raw)
+print('raw again', flush=True)
+print('status', job.wait(), flush=True)
+os.tcsetpgrp(0, os.getpgrp())
+print('cooked at the end', not raw(), flush=True)
+"""
+
+
+def test_stopped_and_continued(t):
+    """The terminal is raw only while chrek has it: stopped, behind, in front again, and at the end."""
+    term = Terminal(t, "-c", STOPPING_SHELL, CHREK, *NEVER, "sh", "-c",
+                    "echo up; read x; echo got $x", program="python3")
+    for word in ("cooked True", "still cooked True", "raw again"):
+        term.read_until(word)
+    term.type("word\r")
+    term.read_until("got word")
+    term.read_until("cooked at the end True")
+    assert "status 0" in term.text
+    term.wait()
