@@ -74,6 +74,11 @@ enum rc cr_session_open(const struct cr_launch *launch, struct cr_session **out,
     return RC_OK;
 }
 
+pid_t cr_session_pid(const struct cr_session *s)
+{
+    return s->process.pid;
+}
+
 void cr_session_freep(struct cr_session **p)
 {
     struct cr_session *s = STEAL(*p);

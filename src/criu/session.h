@@ -43,6 +43,9 @@ int cr_session_fd(size_t i);
  * left to the init of its PID namespace.  NULL is fine. */
 void cr_session_freep(struct cr_session **p);
 
+/* CRIU's PID, as we see it. */
+pid_t cr_session_pid(const struct cr_session *s);
+
 enum cr_event {
     CR_UNKNOWN, /* a notification of a newer CRIU: answered with success */
     CR_PRE_DUMP,

@@ -5,12 +5,11 @@
 #include "base/sys.h"
 #include "container/box.h"
 #include "container/proc_tree.h"
+#include "engine/children.h"
 #include "pager/uffd.h"
 #include "store/workingset.h"
 
 #include <fcntl.h>
-#include <signal.h>
-#include <unistd.h>
 
 /* The directory of checkpoints that a checkpoint is in. */
 static int open_base(const struct store_entry *e)
@@ -69,8 +68,13 @@ enum engine_mode feed_mode(const struct engine *e, const struct engine_restore_r
 struct victims {
     struct box *box; /* NULL: children of the starter */
     uint64_t init_start;
-    pid_t starter;
+    struct children children;
 };
+
+static void victims_done(struct victims *v)
+{
+    children_done(&v->children);
+}
 
 static void kill_box(const struct victims *v)
 {
@@ -80,32 +84,13 @@ static void kill_box(const struct victims *v)
         box_kill(v->box);
 }
 
-/* Without a box the restored processes, and what is left of those that have ended, are children of
- * who had started the restore; so is the pager's guardian. */
-static void kill_children(const struct victims *v)
-{
-    CLEANUP(mem_freep) struct proc_facts *list = NULL;
-    size_t n = 0;
-    if (proc_children(v->starter, &list, &n, NULL) != RC_OK)
-        return;
-    for (size_t i = 0; i < n; i++) {
-        CLEANUP(mem_freep) struct proc_facts *tree = NULL;
-        size_t size = 0;
-        bool ours = list[i].pid == getpid() || list[i].pid == getppid();
-        if (ours || proc_tree(list[i].pid, &tree, &size, NULL) != RC_OK)
-            continue;
-        for (size_t k = 0; k < size; k++)
-            (void)kill(tree[k].pid, SIGKILL);
-    }
-}
-
 static void end_processes(void *arg)
 {
     const struct victims *v = arg;
     if (v->box)
         kill_box(v);
     else
-        kill_children(v);
+        children_kill(&v->children, 0);
 }
 
 /* ---- starting ---- */
@@ -115,11 +100,12 @@ enum rc feed_start(const struct engine_restore_request *req, enum engine_mode mo
                    struct pager **out, struct err *err)
 {
     CLEANUP(fd_closep) int base = open_base(req->entry);
-    struct victims victims = {.box = req->box, .starter = getpid()};
+    CLEANUP(victims_done) struct victims victims = {.box = req->box, .children = CHILDREN_INIT};
     struct proc_facts f = {.start = 0};
     if (base < 0)
         return err_sys(err, "open the directory of checkpoints");
-    enum rc rc = req->box ? proc_facts_read(box_init_pid(req->box), &f, err) : RC_OK;
+    enum rc rc = req->box ? proc_facts_read(box_init_pid(req->box), &f, err)
+                          : children_note(&victims.children, err);
     if (rc)
         return rc;
     victims.init_start = f.start;

@@ -21,10 +21,10 @@
 #include "base/sys.h"
 #include "container/box.h"
 #include "container/join.h"
-#include "container/proc_tree.h"
 #include "criu/explain.h"
 #include "criu/session.h"
 #include "engine/appdir.h"
+#include "engine/children.h"
 #include "engine/engine.h"
 #include "engine/feed.h"
 #include "engine/fill.h"
@@ -48,6 +48,7 @@
 #include <unistd.h>
 
 #define LOG_NAME "restore.log"
+#define END_PATIENCE_NS (60 * CLOCK_S) /* for killed processes: a GPU's driver takes its time */
 
 /* The page images, verified while CRIU works. */
 struct verification {
@@ -64,6 +65,7 @@ struct restore {
     const struct metadata *meta;
     struct gpus gpus;
     struct join join;
+    struct children children; /* without a box: what is ours to end is what came after these */
     struct cr_session *session;
     struct verification verification;
     const struct page_reader *pages; /* NULL: plain format */
@@ -231,6 +233,8 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
         rc = store_entry_reveal(r->req->entry, "*.img", &images, err);
     if (!rc)
         rc = locks_are_free(r, images, err);
+    if (!rc && !r->req->box)
+        rc = children_note(&r->children, err);
     if (rc)
         return rc;
     int pass[PASS_STREAM + 3] = {images, r->work};
@@ -281,15 +285,24 @@ static enum rc finish_verification(struct restore *r, struct err *err)
  * killed; so a tree that must not run is killed itself, while every task of it is still stopped. */
 static void kill_tree(const struct restore *r)
 {
-    CLEANUP(mem_freep) struct proc_facts *tree = NULL;
-    size_t n = 0;
-    if (r->req->box) {
+    if (r->req->box)
         box_kill(r->req->box);
+    else if (r->children.parent)
+        children_kill(&r->children, r->session ? cr_session_pid(r->session) : 0);
+}
+
+/* Whoever starts the program afresh after us must find its ports, locks and memory free.  A box is
+ * its owner's to end. */
+static void end_tree(struct restore *r)
+{
+    struct err left = ERR_INIT;
+    if (!r->children.parent)
         return;
-    }
-    if (r->pid > 0 && proc_tree(r->pid, &tree, &n, NULL) == RC_OK)
-        for (size_t i = 0; i < n; i++)
-            (void)kill(tree[i].pid, SIGKILL);
+    kill_tree(r);
+    cr_session_freep(&r->session); /* before CRIU makes another process */
+    enum rc rc = children_end(&r->children, clock_now() + END_PATIENCE_NS, &left);
+    if (rc && r->engine->warn)
+        r->engine->warn(r->engine->arg, left.msg);
 }
 
 /* With every task stopped. */
@@ -388,13 +401,13 @@ static enum rc run_criu(void *ctx, uint64_t deadline, struct err *err)
     start_verification(r);
     enum rc rc = cr_restore(r->session, &opts, &hooks, deadline, &r->pid, err);
     watch_stop(w);
+    if (rc && !r->req->box)
+        kill_tree(r); /* what CRIU has left half made must not go on when CRIU ends */
     struct err damage = ERR_INIT;
     enum rc bad = finish_verification(r, &damage);
     if (!rc)
         return RC_OK;
     copy_log(r);
-    if (!r->req->box && r->pid > 0)
-        kill_tree(r);        /* what CRIU may have left half made */
     if (bad == RC_CORRUPT) { /* CRIU may have stumbled over it first */
         *err = damage;
         return bad;
@@ -477,6 +490,7 @@ static const struct step steps[] = {
 static void clean_up(struct restore *r)
 {
     cr_session_freep(&r->session);
+    children_done(&r->children);
     (void)finish_verification(r, NULL);
     pager_freep(&r->pager);
     gpus_done(&r->gpus);
@@ -494,6 +508,7 @@ enum rc engine_restore(const struct engine *e, const struct engine_restore_reque
                         .req = req,
                         .meta = store_entry_metadata(req->entry),
                         .join = JOIN_NOTHING,
+                        .children = CHILDREN_INIT,
                         .view = VIEW_INIT,
                         .work = -1,
                         .master = -1};
@@ -501,6 +516,8 @@ enum rc engine_restore(const struct engine *e, const struct engine_restore_reque
     uint64_t limit = req->timeout_ns ? req->timeout_ns : ENGINE_TIMEOUT_NS;
     enum rc rc = steps_run(steps, ARRAY_LEN(steps), &r, clock_now() + limit, NULL, &o.timings, err);
     o.mode = r.mode;
+    if (rc)
+        end_tree(&r);
     o.pager = rc ? NULL : STEAL(r.pager);
     clean_up(&r);
     if (rc) {

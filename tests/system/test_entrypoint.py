@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -86,6 +87,14 @@ def saved(t, marker, *options):
     p.kill()
     p.wait()
     return last
+
+
+def strip(checkpoint):
+    """Of a checkpoint in plain format what another implementation's would have."""
+    metadata = json.loads((checkpoint / "metadata.json").read_text())
+    del metadata["chrek"]
+    (checkpoint / "metadata.json").write_text(json.dumps(metadata, indent=2))
+    (checkpoint / "manifest").unlink()
 
 
 def settings(t, **more):
@@ -396,6 +405,34 @@ def test_distroless(t):
 def test_alpine(t):
     """A program of the musl libc in a root with no other libc but CRIU's own."""
     restores_in_a_bare_root(t, [program("musl-gcc")], ["/lib/ld-musl-x86_64.so.1"])
+
+
+def criu_at_work(p):
+    """CRIU's PID once it has made the root of the tree, which has CRIU's command line still."""
+    found = [int(pid) for entrypoint in children(p.pid) for pid in
+             pathlib.Path(f"/proc/{entrypoint}/task/{entrypoint}/children").read_text().split()
+             if pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[-3:-2] == [b"swrk"]]
+    return found[0] if len(found) > 1 else None
+
+
+def test_broken_off_restore_leaves_nothing_beside_the_cold_start(t):
+    """CRIU is killed, or too slow, half way: the cold start runs alone, with what was there before."""
+    saved(t, t.dir / "marker", "--format", "plain")
+    strip(t.store / "abc123")
+    pages = t.store / "abc123/pages-1.img"  # the tree's root waits for them for ever
+    pages.unlink()
+    os.mkfifo(pages)
+    sibling = "import os, sys, time\n" \
+              "if os.fork() == 0: os.execvp('sleep', ['sleep', '1000'])\n" \
+              "os.execv(sys.argv[1], sys.argv[1:])"
+    for why, seconds in (("CRIU was killed by signal 9", "0"), ("did not answer in time", "1")):
+        p = container(t, "python3", "-c", sibling, ENTRYPOINT, "sh", "-c",
+                      "for d in /proc/[0-9]*; do cat $d/comm; done", env=settings(t, CRIU_TIMEOUT=seconds))
+        if seconds == "0":
+            os.kill(wait_for("CRIU", lambda p=p: criu_at_work(p)), signal.SIGKILL)
+        assert p.wait(30) == 0 and why in p.text(), p.text()
+        after = p.text().rsplit("Executing command", 1)[1].splitlines()[1:]
+        assert sorted(after) == ["sh", "sleep"], after
 
 
 def test_a_pid_that_is_taken(t):
