@@ -35,6 +35,7 @@ enum mode { MODE_HIDE, MODE_LAZY, MODE_IMAGES };
 
 struct capture {
     enum mode mode;
+    bool outside;
     int staging;
     struct store_hold *hold;
     int file;      /* a memory file: what was hidden, or CRIU's configuration */
@@ -87,8 +88,11 @@ static uint64_t buffer_size(const struct capture_options *o)
 enum rc capture_open(const struct capture_options *o, struct capture **out, struct err *err)
 {
     CLEANUP(capture_freep) struct capture *c = mem_zalloc(sizeof(*c));
-    *c = (struct capture){
-        .mode = choose_mode(o), .staging = o->staging, .file = -1, .socket = {-1, -1}};
+    *c = (struct capture){.mode = choose_mode(o),
+                          .outside = o->outside,
+                          .staging = o->staging,
+                          .file = -1,
+                          .socket = {-1, -1}};
     struct page_writer_options w = {.backend = store_backend(o->store),
                                     .codec = o->codec,
                                     .domain = o->domain,
@@ -293,6 +297,16 @@ static struct cr_pagemap *map_of(const struct cr_pagemaps *maps, uint32_t pid)
     return NULL;
 }
 
+/* A process by the PID that CRIU knows it by, while images have its own. */
+static const struct proc_facts *task_of(const struct capture *c, const struct proc_facts *tasks,
+                                        size_t n, uint32_t pid)
+{
+    for (size_t i = 0; i < n; i++)
+        if ((uint32_t)(c->outside ? tasks[i].pid : tasks[i].inner) == pid)
+            return &tasks[i];
+    return NULL;
+}
+
 static enum rc add_hidden(struct capture *c, const struct proc_facts *tasks, size_t n_tasks,
                           struct err *err)
 {
@@ -302,13 +316,13 @@ static enum rc add_hidden(struct capture *c, const struct proc_facts *tasks, siz
     for (size_t i = 0; !rc && i < n; i = next) {
         struct runs runs = {0};
         uint32_t pid = list[i].pid;
-        struct cr_pagemap *map = map_of(&c->maps, pid);
-        pid_t outer = outer_pid(tasks, n_tasks, pid);
+        const struct proc_facts *task = task_of(c, tasks, n_tasks, pid);
+        struct cr_pagemap *map = task ? map_of(&c->maps, (uint32_t)task->inner) : NULL;
         for (next = i; next < n && list[next].pid == pid;)
             next++;
-        if (!map || !outer)
+        if (!map)
             return err_set(err, RC_NOT_FOUND, "process %u of the tree is not to be found", pid);
-        rc = find_pages(outer, list + i, next - i, &runs, err);
+        rc = find_pages(task->pid, list + i, next - i, &runs, err);
         if (!rc)
             rc = cr_pagemap_add(map, runs.list, runs.n, err);
         free(runs.list);

@@ -27,6 +27,7 @@ struct capture_options {
     const char *criu;      /* path of the program */
     int staging;           /* the images directory, borrowed */
     const char *name;      /* of the box, whose earlier checkpoints have most of it; or NULL */
+    bool outside;          /* CRIU is not in the tree's PID namespace */
     bool hold;             /* the tree goes on afterwards: only copy while it is frozen */
     uint64_t rss_bytes;    /* of the tree */
     uint64_t budget_bytes; /* of memory for copies; 0 = a quarter of what is free */

@@ -22,6 +22,7 @@
 #include "criu/mend.h"
 #include "criu/session.h"
 #include "engine/capture.h"
+#include "engine/container.h"
 #include "engine/engine.h"
 #include "engine/gpus.h"
 #include "engine/host.h"
@@ -58,6 +59,7 @@ struct checkpoint {
     struct capture *capture; /* NULL: plain format */
     struct cr_session *session;
     struct capture_launch capture_launch;
+    char **external; /* of a container */
     struct gpus gpus;
     enum rc gpu_rc; /* of bringing the GPU state back after the dump */
     struct err gpu_err;
@@ -68,7 +70,7 @@ struct checkpoint {
 
 static bool is_box(const struct checkpoint *c)
 {
-    return !join_same(c->req->pid, getpid(), "pid");
+    return !c->req->container && !join_same(c->req->pid, getpid(), "pid");
 }
 
 /* ---- look ---- */
@@ -173,6 +175,26 @@ static void look_at_ancestry(struct checkpoint *c)
     }
 }
 
+static void set(char **to, const char *from)
+{
+    if (!from)
+        return;
+    free(*to);
+    *to = mem_strdup(from);
+}
+
+static void describe_origin(struct metadata *m, const struct engine_origin *o)
+{
+    if (!o)
+        return;
+    set(&m->source_node, o->node);
+    set(&m->source_pod_ip, o->pod_ip);
+    set(&m->container_id, o->container_id);
+    set(&m->pod_name, o->pod_name);
+    set(&m->pod_namespace, o->pod_namespace);
+    set(&m->image, o->image);
+}
+
 static enum rc look(void *ctx, uint64_t deadline, struct err *err)
 {
     (void)deadline;
@@ -198,7 +220,11 @@ static enum rc look(void *ctx, uint64_t deadline, struct err *err)
     c->meta.private_net = !join_same(c->req->pid, getpid(), "net");
     look_at_ancestry(c);
     host_describe(&c->meta);
-    return join_open(c->req->pid, &c->join, err);
+    describe_origin(&c->meta, c->req->origin);
+    if (!c->req->container)
+        return join_open(c->req->pid, &c->join, err);
+    c->meta.container = true;
+    return container_external(c->req->pid, c->req->masked, &c->external, err);
 }
 
 static enum rc examine(void *ctx, uint64_t deadline, struct err *err)
@@ -291,6 +317,7 @@ static enum rc stage(void *ctx, uint64_t deadline, struct err *err)
     if (rc || c->req->plain)
         return rc;
     struct capture_options o = {.store = c->req->store,
+                                .outside = c->req->container,
                                 .criu = c->engine->criu,
                                 .staging = store_staging_fd(c->staging),
                                 .name = c->req->name,
@@ -422,7 +449,9 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
 
 static struct cr_opts dump_options(const struct checkpoint *c)
 {
-    return (struct cr_opts){.pid = c->tree[0].inner,
+    bool outside = c->req->container; /* CRIU is not in its PID namespace */
+    return (struct cr_opts){.pid = outside ? c->req->pid : c->tree[0].inner,
+                            .external = (const char *const *)c->external,
                             .images_fd = cr_session_fd(0),
                             .work_fd = cr_session_fd(0),
                             .log_file = LOG_NAME,
@@ -540,6 +569,7 @@ enum rc engine_checkpoint(const struct engine *e, const struct engine_checkpoint
     store_abortp(&c.staging);
     gpus_done(&c.gpus);
     join_done(&c.join);
+    container_external_freep(&c.external);
     metadata_done(&c.meta);
     free(c.tree);
     if (rc == RC_NO_SPACE) { /* what it has packed in vain goes at once, if nobody else is at it */

@@ -72,6 +72,7 @@ struct doctor_process {
     uint64_t ghost_limit; /* bytes of a deleted file that are kept; 0 = the engine's default */
     bool tcp_established; /* connections to the outside are to be kept */
     bool skip_in_flight;  /* connections that nobody has accepted yet are to be dropped */
+    bool container;       /* a container is to be saved with its namespaces: may be PID 1 */
     bool quick;           /* leave out what takes time in proportion to the memory (smaps) */
 };
 

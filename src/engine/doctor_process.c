@@ -179,7 +179,8 @@ static void check_lsm(const struct doctor_case *c)
 
 static void check_pid_namespace(const struct doctor_case *c)
 {
-    if (is_root(c) && task_inner_pid(c->status) == 1 && c->status->n_ns_pid > 1)
+    if (is_root(c) && task_inner_pid(c->status) == 1 && c->status->n_ns_pid > 1 &&
+        !c->request->container)
         fail(c, "pid-1",
              "it would have to become PID 1 of the place where it is restored, which is taken",
              "Checkpoint the application that it started. `ps` in the container shows it.",

@@ -40,12 +40,25 @@ struct engine {
  * errors  RC_NOT_FOUND, saying where it looked */
 enum rc engine_find_criu(char **out, struct err *err);
 
+/* Where a container comes from that is saved, as its orchestrator calls it; NULL is unknown. */
+struct engine_origin {
+    const char *node;
+    const char *container_id; /* without the runtime's scheme */
+    const char *pod_name, *pod_namespace, *pod_ip;
+    const char *image;
+};
+
 struct engine_checkpoint_request {
     struct store *store;
     const char *id;
     bool replace; /* an existing checkpoint of this id is replaced, else it is kept */
     pid_t pid;    /* root of the tree, as we see it */
-    bool stop;    /* end the tree once the checkpoint is safe; else it goes on */
+    /* The root is the first process of a container that a runtime has made: its namespaces but the
+     * network are saved with it, its mounts are left to whoever makes the place for a restore. */
+    bool container;
+    const char *const *masked; /* of a container: further paths that the runtime has mounted over,
+                                  NULL-terminated, or NULL */
+    bool stop;                 /* end the tree once the checkpoint is safe; else it goes on */
     bool tcp_established;
     bool skip_in_flight;       /* connections that are being opened are dropped */
     bool plain;                /* page images as files, readable by any CRIU; else packed */
@@ -60,6 +73,7 @@ struct engine_checkpoint_request {
     /* With stop: told that the checkpoint is safe, just before the tree is ended; or NULL. */
     void (*stopping)(void *arg);
     void *stopping_arg;
+    const struct engine_origin *origin; /* NULL: no container of an orchestrator */
 };
 
 #define ENGINE_TIMEOUT_NS ((uint64_t)1800 * 1000000000)

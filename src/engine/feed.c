@@ -41,12 +41,16 @@ enum engine_mode feed_mode(const struct engine *e, const struct engine_restore_r
     enum engine_mode mode = req->mode;
     enum rc rc = RC_OK;
     bool gpu = store_entry_metadata(req->entry)->gpu != NULL;
+    bool container = store_entry_metadata(req->entry)->container;
     if (mode == ENGINE_DEFAULT)
-        mode = pages && !gpu && has_record(req->entry) ? ENGINE_WORKINGSET : ENGINE_FULL;
+        mode =
+            pages && !gpu && !container && has_record(req->entry) ? ENGINE_WORKINGSET : ENGINE_FULL;
     if (mode == ENGINE_FULL)
         return mode;
     if (!pages)
         rc = err_set(&err, RC_UNSUPPORTED, "its memory is stored in plain format");
+    else if (container)
+        rc = err_set(&err, RC_UNSUPPORTED, "it is a container with a PID namespace of its own");
     else if (gpu)
         rc = err_set(&err, RC_UNSUPPORTED, "the GPU's driver reads all of its memory at once");
     else if (page_reader_memory(pages)->sealed) /* keys do not survive a fork, and a record of its

@@ -25,6 +25,7 @@
 #include "criu/session.h"
 #include "engine/appdir.h"
 #include "engine/children.h"
+#include "engine/container.h"
 #include "engine/engine.h"
 #include "engine/feed.h"
 #include "engine/fill.h"
@@ -85,6 +86,10 @@ static enum rc gate(void *ctx, uint64_t deadline, struct err *err)
     (void)deadline;
     struct restore *r = ctx;
     enum rc rc = host_accepts(r->meta, err);
+    if (!rc && r->meta->container && r->req->box)
+        rc = err_set(err, RC_UNSUPPORTED,
+                     "it is a container with namespaces and mounts of its own; restore it in a "
+                     "container, by restore-entrypoint");
     return rc ? rc : gpus_accept(r->meta, &r->gpus, err);
 }
 
@@ -237,11 +242,15 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
         rc = children_note(&r->children, err);
     if (rc)
         return rc;
-    int pass[PASS_STREAM + 3] = {images, r->work};
+    int pass[PASS_STREAM + 4] = {images, r->work};
     size_t n = PASS_STREAM;
     for (int i = 0; i < 3; i++)
         if (r->req->streams[i] >= 0)
             pass[n++] = r->req->streams[i];
+    CLEANUP(fd_closep) int net = sys_openat(AT_FDCWD, "/proc/self/ns/net", O_RDONLY, 0);
+    if (net < 0)
+        return err_sys(err, "our network namespace");
+    pass[n++] = net;
     struct cr_launch l = {.criu = r->engine->criu,
                           .enter = join_enter,
                           .enter_arg = &r->join,
@@ -305,10 +314,18 @@ static void end_tree(struct restore *r)
         r->engine->warn(r->engine->arg, left.msg);
 }
 
+/* Some process of the PID namespace that the tree is in: a container's is made by CRIU. */
+static pid_t neighbour_of(const struct restore *r)
+{
+    if (r->meta->container)
+        return r->pid;
+    return r->req->box ? box_init_pid(r->req->box) : getpid();
+}
+
 /* With every task stopped. */
 static enum rc bring_in(struct restore *r, struct err *err)
 {
-    pid_t neighbour = r->req->box ? box_init_pid(r->req->box) : getpid();
+    pid_t neighbour = neighbour_of(r);
     if (r->pager)
         return pager_await(r->pager, r->deadline, err);
     return r->pages ? fill_gaps(&r->view, r->pages, neighbour, &r->filled, err) : RC_OK;
@@ -335,8 +352,8 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
 }
 
 /* Which new descriptor stands in for each old stream; a pipe that two streams shared counts once.
- */
-static size_t map_streams(const struct restore *r, struct cr_inherit inherit[3])
+ * The last one that was passed is the network. */
+static size_t map_streams(const struct restore *r, struct cr_inherit inherit[4])
 {
     size_t n = 0, passed = PASS_STREAM;
     for (int i = 0; i < 3; i++) {
@@ -352,6 +369,8 @@ static size_t map_streams(const struct restore *r, struct cr_inherit inherit[3])
         if (!seen)
             inherit[n++] = (struct cr_inherit){key, number};
     }
+    if (r->meta->container || !r->meta->ours) /* its network is what there is here */
+        inherit[n++] = (struct cr_inherit){CONTAINER_NET_KEY, cr_session_fd(passed)};
     return n;
 }
 
@@ -370,7 +389,7 @@ static void copy_log(const struct restore *r)
 static enum rc run_criu(void *ctx, uint64_t deadline, struct err *err)
 {
     struct restore *r = ctx;
-    struct cr_inherit inherit[3];
+    struct cr_inherit inherit[4];
     struct cr_opts opts = {.images_fd = cr_session_fd(PASS_IMAGES),
                            .work_fd = cr_session_fd(PASS_WORK),
                            .log_file = LOG_NAME,
@@ -440,7 +459,7 @@ static bool has_gpu(const void *ctx)
 static enum rc restore_gpu(void *ctx, uint64_t deadline, struct err *err)
 {
     struct restore *r = ctx;
-    pid_t neighbour = r->req->box ? box_init_pid(r->req->box) : getpid();
+    pid_t neighbour = neighbour_of(r);
     if (r->engine->progress)
         r->engine->progress(r->engine->arg, "Restoring GPU memory", 0, 0);
     enum rc rc = gpus_restore(&r->gpus, r->meta, neighbour, deadline, err);

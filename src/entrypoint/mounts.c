@@ -85,7 +85,8 @@ static enum rc add_hook(const struct store_entry *entry, const char *mountinfo, 
 enum rc mounts_external(const struct store_entry *entry, char ***out, struct err *err)
 {
     struct list l = {0};
-    if (store_entry_metadata(entry)->ours) {
+    const struct metadata *m = store_entry_metadata(entry);
+    if (m->ours && !m->container) {
         *out = NULL;
         return RC_OK;
     }

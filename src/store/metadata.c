@@ -20,9 +20,9 @@ struct field {
 #name, offsetof(struct metadata, name)                                                     \
     }
 static const struct field contract_strings[] = {
-    FIELD(checkpoint_id), FIELD(created_at),       FIELD(source_node),
-    FIELD(container_id),  FIELD(pod_name),         FIELD(pod_namespace),
-    FIELD(image),         FIELD(rootfs_diff_path), FIELD(upper_dir)};
+    FIELD(checkpoint_id),    FIELD(created_at), FIELD(source_node),   FIELD(source_pod_ip),
+    FIELD(container_id),     FIELD(pod_name),   FIELD(pod_namespace), FIELD(image),
+    FIELD(rootfs_diff_path), FIELD(upper_dir)};
 #define BARE_STRINGS 8 /* the first of these tell nothing of the program */
 static const struct field chrek_strings[] = {
     FIELD(chrek_version), FIELD(criu_version), FIELD(kernel),   FIELD(arch),
@@ -78,6 +78,7 @@ static void write_contract(const struct metadata *m, yyjson_mut_doc *doc, yyjson
     add(doc, o, "checkpoint_id", m->checkpoint_id);
     add(doc, o, "created_at", m->created_at);
     add(doc, o, "source_node", m->source_node);
+    add_some(doc, o, "source_pod_ip", m->source_pod_ip);
     add(doc, o, "container_id", m->container_id);
     add(doc, o, "pod_name", m->pod_name);
     add(doc, o, "pod_namespace", m->pod_namespace);
@@ -113,6 +114,8 @@ static void write_program(const struct metadata *m, yyjson_mut_doc *doc, yyjson_
     }
     write_streams(m, doc, o);
     (void)yyjson_mut_obj_add_bool(doc, o, "private_net", m->private_net);
+    if (m->container)
+        (void)yyjson_mut_obj_add_bool(doc, o, "container", true);
     (void)yyjson_mut_obj_add_bool(doc, o, "has_shm", m->has_shm);
     (void)yyjson_mut_obj_add_bool(doc, o, "host_shm", m->host_shm);
     yyjson_mut_val *labels = add_obj(doc, o, "labels");
@@ -312,6 +315,7 @@ static enum rc read_chrek(struct metadata *m, yyjson_val *o, struct err *err)
     m->generation = json_u64(o, "generation", 0);
     m->root_pid = (int64_t)json_u64(o, "root_pid", 0);
     m->private_net = json_bool(o, "private_net", false);
+    m->container = json_bool(o, "container", false);
     m->has_shm = json_bool(o, "has_shm", false);
     m->host_shm = json_bool(o, "host_shm", false);
     m->freeze_ns = json_u64(o, "freeze_ns", 0);

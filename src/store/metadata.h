@@ -44,6 +44,7 @@ struct metadata {
     char *checkpoint_id;
     char *created_at;
     char *source_node;
+    char *source_pod_ip;
     char *container_id;
     char *pod_name, *pod_namespace;
     char *image;
@@ -71,8 +72,9 @@ struct metadata {
     char *stream_key[3];
     char *notify;
     bool private_net;
-    bool has_shm;  /* tmpfs-dev-shm.tar holds /dev/shm */
-    bool host_shm; /* the tree used the machine's own /dev/shm, which is not saved */
+    bool container; /* saved with its PID, mount, UTS and IPC namespace; mounts are external */
+    bool has_shm;   /* tmpfs-dev-shm.tar holds /dev/shm */
+    bool host_shm;  /* the tree used the machine's own /dev/shm, which is not saved */
     struct metadata_label *labels;
     size_t n_labels;
     struct metadata_timing *timings;

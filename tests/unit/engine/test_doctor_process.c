@@ -862,6 +862,9 @@ TEST(the_first_process_of_a_container_is_found)
     CLEANUP(doctor_report_done) struct doctor_report r = DOCTOR_REPORT_INIT;
     examine_with((struct doctor_process){.pid = child_of(pid)}, &r);
     CHECK(find(&r, "pid-1") && find(&r, "pid-1")->level == DOCTOR_FAIL);
+    CLEANUP(doctor_report_done) struct doctor_report whole = DOCTOR_REPORT_INIT;
+    examine_with((struct doctor_process){.pid = child_of(pid), .container = true}, &whole);
+    CHECK(!find(&whole, "pid-1")); /* it is saved with its namespaces */
     offender_end(pid);
 }
 
