@@ -1,0 +1,267 @@
+#include "agent/work.h"
+
+#include "agent/log.h"
+#include "base/clock.h"
+#include "base/compiler.h"
+#include "base/mem.h"
+#include "base/sys.h"
+#include "codec/json.h"
+#include "store/vault.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MESSAGE_MAX ((size_t)256 << 10)
+#define LOOK_MS 200 /* between looks at `stop` */
+#define EXEC_FAILED 127
+
+/* ---- the request ---- */
+
+static void add(yyjson_mut_doc *doc, yyjson_mut_val *o, const char *key, const char *value)
+{
+    if (value)
+        (void)yyjson_mut_obj_add_str(doc, o, key, value);
+}
+
+void work_format(const struct work *w, struct buf *out)
+{
+    CLEANUP(json_mut_docp) yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_val *o = yyjson_mut_obj(doc);
+    yyjson_mut_doc_set_root(doc, o);
+    add(doc, o, "store", w->store);
+    add(doc, o, "id", w->id);
+    add(doc, o, "criu", w->criu);
+    (void)yyjson_mut_obj_add_int(doc, o, "pid", w->pid);
+    (void)yyjson_mut_obj_add_bool(doc, o, "plain", w->plain);
+    (void)yyjson_mut_obj_add_str(doc, o, "codec", compress_name(w->codec));
+    (void)yyjson_mut_obj_add_uint(doc, o, "ghost_limit", w->ghost_limit);
+    (void)yyjson_mut_obj_add_uint(doc, o, "timeout_ns", w->timeout_ns);
+    add(doc, o, "node", w->origin.node);
+    add(doc, o, "container_id", w->origin.container_id);
+    add(doc, o, "pod_name", w->origin.pod_name);
+    add(doc, o, "pod_namespace", w->origin.pod_namespace);
+    add(doc, o, "pod_ip", w->origin.pod_ip);
+    add(doc, o, "image", w->origin.image);
+    json_write(doc, out);
+}
+
+enum rc work_parse(const char *text, size_t len, yyjson_doc **doc, struct work *out,
+                   struct err *err)
+{
+    CLEANUP(json_docp) yyjson_doc *d = NULL;
+    enum rc rc = json_parse("the request", text, len, &d, err);
+    if (rc)
+        return rc;
+    yyjson_val *o = yyjson_doc_get_root(d);
+    struct work w = {.store = json_str(o, "store", NULL),
+                     .id = json_str(o, "id", NULL),
+                     .criu = json_str(o, "criu", NULL),
+                     .pid = (pid_t)json_u64(o, "pid", 0),
+                     .plain = json_bool(o, "plain", false),
+                     .ghost_limit = (uint32_t)json_u64(o, "ghost_limit", 0),
+                     .timeout_ns = json_u64(o, "timeout_ns", 0),
+                     .origin = {.node = json_str(o, "node", NULL),
+                                .container_id = json_str(o, "container_id", NULL),
+                                .pod_name = json_str(o, "pod_name", NULL),
+                                .pod_namespace = json_str(o, "pod_namespace", NULL),
+                                .pod_ip = json_str(o, "pod_ip", NULL),
+                                .image = json_str(o, "image", NULL)}};
+    if (!w.store || !w.id || w.pid <= 0)
+        return err_set(err, RC_CORRUPT, "the request names no store, id or process");
+    rc = compress_parse(json_str(o, "codec", ""), &w.codec, err);
+    if (rc)
+        return rc;
+    *out = w;
+    *doc = STEAL(d);
+    return RC_OK;
+}
+
+/* ---- the answer ---- */
+
+static void format_result(enum rc rc, const struct err *err, const struct work_result *r,
+                          struct buf *out)
+{
+    CLEANUP(json_mut_docp) yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_val *o = yyjson_mut_obj(doc);
+    yyjson_mut_doc_set_root(doc, o);
+    (void)yyjson_mut_obj_add_int(doc, o, "rc", (int)rc);
+    if (rc)
+        (void)yyjson_mut_obj_add_str(doc, o, "error", err->msg);
+    (void)yyjson_mut_obj_add_uint(doc, o, "total_bytes", r->total_bytes);
+    (void)yyjson_mut_obj_add_uint(doc, o, "memory_bytes", r->memory_bytes);
+    (void)yyjson_mut_obj_add_uint(doc, o, "freeze_ns", r->freeze_ns);
+    (void)yyjson_mut_obj_add_uint(doc, o, "total_ns", r->total_ns);
+    json_write(doc, out);
+}
+
+static enum rc parse_result(const struct buf *text, struct work_result *out, struct err *err)
+{
+    CLEANUP(json_docp) yyjson_doc *doc = NULL;
+    enum rc rc = json_parse("the worker's answer", buf_str(text), text->len, &doc, err);
+    if (rc)
+        return rc;
+    yyjson_val *o = yyjson_doc_get_root(doc);
+    uint64_t code = json_u64(o, "rc", RC_COUNT_);
+    if (code >= RC_COUNT_)
+        return err_set(err, RC_CORRUPT, "the worker's answer has no code");
+    if (code)
+        return err_set(err, (enum rc)code, "%.480s", json_str(o, "error", "no reason given"));
+    *out = (struct work_result){.total_bytes = json_u64(o, "total_bytes", 0),
+                                .memory_bytes = json_u64(o, "memory_bytes", 0),
+                                .freeze_ns = json_u64(o, "freeze_ns", 0),
+                                .total_ns = json_u64(o, "total_ns", 0)};
+    return RC_OK;
+}
+
+/* ---- the worker ---- */
+
+static void on_warning(void *arg, const char *text)
+{
+    const struct work *w = arg;
+    log_warn("capture", "checkpoint", w->id, "warning", text, NULL);
+}
+
+static enum rc capture(struct work *w, struct work_result *out, struct err *err)
+{
+    CLEANUP(store_freep) struct store *store = NULL;
+    CLEANUP(mem_freep) char *criu = mem_strdup(w->criu);
+    struct engine_outcome o;
+    uint64_t begun = clock_now();
+    enum rc rc = criu ? RC_OK : engine_find_criu(&criu, err);
+    if (!rc)
+        rc = store_open(w->store, &store, err);
+    if (rc)
+        return rc;
+    struct engine engine = {.criu = criu, .warn = on_warning, .arg = w};
+    struct engine_checkpoint_request req = {.store = store,
+                                            .id = w->id,
+                                            .pid = w->pid,
+                                            .container = true,
+                                            .plain = w->plain,
+                                            .codec = w->codec,
+                                            .ghost_limit = w->ghost_limit,
+                                            .timeout_ns = w->timeout_ns,
+                                            .origin = &w->origin};
+    rc = engine_checkpoint(&engine, &req, &o, err);
+    if (rc)
+        return rc;
+    *out = (struct work_result){.total_bytes = o.total_bytes,
+                                .memory_bytes = o.pages_bytes,
+                                .freeze_ns = o.freeze_ns,
+                                .total_ns = clock_now() - begun};
+    return RC_OK;
+}
+
+int work_main(int in, int out)
+{
+    struct err err = ERR_INIT;
+    struct work w;
+    struct work_result result = {0};
+    size_t len = 0;
+    CLEANUP(mem_freep) char *text = mem_alloc(MESSAGE_MAX);
+    CLEANUP(json_docp) yyjson_doc *doc = NULL;
+    CLEANUP(buf_done) struct buf answer = BUF_INIT;
+    enum rc rc = sys_read_full(in, text, MESSAGE_MAX, &len, &err);
+    if (!rc)
+        rc = work_parse(text, len, &doc, &w, &err);
+    if (!rc)
+        rc = capture(&w, &result, &err);
+    format_result(rc, &err, &result, &answer);
+    return sys_write_all(out, answer.data, answer.len, &err) ? 1 : 0;
+}
+
+/* ---- starting it ---- */
+
+/* Between fork and exec: async-signal-safe calls only, since other threads may have held locks. */
+static _Noreturn void become_worker(int in, int out, pid_t parent)
+{
+    char *const argv[] = {(char *)(uintptr_t) "chrek-agent", (char *)(uintptr_t)WORK_COMMAND, NULL};
+    sigset_t none;
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(EXEC_FAILED);
+    if (dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0)
+        (void)execv("/proc/self/exe", argv);
+    _exit(EXEC_FAILED);
+}
+
+/* All that it says.  errors RC_CANCELLED, RC_TOO_BIG, RC_IO */
+static enum rc listen_to(int fd, const atomic_bool *stop, struct buf *out, struct err *err)
+{
+    for (;;) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        char part[4096];
+        int ready = poll(&p, 1, LOOK_MS);
+        if (atomic_load(stop))
+            return err_set(err, RC_CANCELLED, "the agent ends");
+        if (ready == 0 || (ready < 0 && errno == EINTR))
+            continue;
+        ssize_t n = ready < 0 ? -1 : read(fd, part, sizeof(part));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_sys(err, "read the worker's answer");
+        if (n == 0)
+            return RC_OK;
+        buf_add(out, part, (size_t)n);
+        if (out->overflowed)
+            return err_set(err, RC_TOO_BIG, "the worker's answer is too long");
+    }
+}
+
+static enum rc end_worker(pid_t pid, bool force, struct err *err)
+{
+    int status = 0;
+    if (force)
+        (void)kill(pid, SIGKILL);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return RC_OK;
+    if (WIFSIGNALED(status))
+        return err_set(err, RC_IO, "the worker was ended by signal %d (%s)", WTERMSIG(status),
+                       strsignal(WTERMSIG(status)));
+    return err_set(err, RC_IO, "the worker ended with status %d", WEXITSTATUS(status));
+}
+
+enum rc work_run(const struct work *w, const atomic_bool *stop, struct work_result *out,
+                 struct err *err)
+{
+    CLEANUP(buf_done) struct buf request = {.max = MESSAGE_MAX};
+    CLEANUP(buf_done) struct buf answer = {.max = MESSAGE_MAX};
+    int p[2];
+    work_format(w, &request);
+    if (request.overflowed)
+        return err_set(err, RC_TOO_BIG, "the request has more than %zu bytes", MESSAGE_MAX);
+    CLEANUP(fd_closep) int in = memfd_create("chrek-request", MFD_CLOEXEC);
+    if (in < 0 || pipe2(p, O_CLOEXEC) < 0)
+        return err_sys(err, "start a worker");
+    CLEANUP(fd_closep) int from = p[0];
+    CLEANUP(fd_closep) int to = p[1];
+    enum rc rc = sys_write_all(in, request.data, request.len, err);
+    if (rc)
+        return rc;
+    (void)lseek(in, 0, SEEK_SET);
+    pid_t parent = getpid(), pid = fork();
+    if (pid < 0)
+        return err_sys(err, "start a worker");
+    if (pid == 0)
+        become_worker(in, to, parent);
+    fd_closep(&to);
+    rc = listen_to(from, stop, &answer, err);
+    enum rc ended = end_worker(pid, rc != RC_OK, rc ? NULL : err);
+    if (!rc)
+        rc = ended;
+    return rc ? rc : parse_result(&answer, out, err);
+}
