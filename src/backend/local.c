@@ -17,7 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STAGED ".up-"           /* begins the name of an upload: no key has such a part */
+#define STAGED ".up-" /* begins the name of an upload: no key has such a part */
+#define STAGED_DIGITS 8
 #define STAGED_OLD (24 * 3600L) /* seconds without a write after which its writer is dead */
 
 struct local {
@@ -93,11 +94,11 @@ static enum rc local_begin(struct backend *b, const char *key, struct backend_up
                            struct err *err)
 {
     struct upload *u = mem_zalloc(sizeof(*u));
-    char random[9];
+    char random[STAGED_DIGITS + 1];
     u->dir = u->fd = -1;
     enum rc rc = open_parent((struct local *)b, key, &u->dir, u->last, err);
     if (!rc) {
-        rand_hex(random, 8);
+        rand_hex(random, STAGED_DIGITS);
         (void)snprintf(u->name, sizeof(u->name), STAGED "%s", random);
         u->fd = sys_openat(u->dir, u->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
         if (u->fd < 0)
@@ -207,10 +208,18 @@ struct listing {
     void *arg;
 };
 
+/* Names that only an upload has: the directory may be one in which others keep things, too. */
+static bool is_staged(const char *name)
+{
+    size_t n = sizeof(STAGED) - 1;
+    return strncmp(name, STAGED, n) == 0 && strlen(name) == n + STAGED_DIGITS &&
+           strspn(name + n, "0123456789abcdef") == STAGED_DIGITS;
+}
+
 /* What a dead writer has left. */
 static void sweep(int dir, const char *name, const struct stat *st)
 {
-    if (time(NULL) - st->st_mtime > STAGED_OLD)
+    if (S_ISREG(st->st_mode) && time(NULL) - st->st_mtime > STAGED_OLD)
         (void)unlinkat(dir, name, 0);
 }
 
@@ -232,7 +241,7 @@ static enum rc list_one(int dir, const char *name, const char *path, unsigned de
     int n = snprintf(key, sizeof(key), "%s%s%s", path, *path ? "/" : "", name);
     if (n > BACKEND_KEY_MAX || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return RC_OK; /* not ours, or just removed */
-    if (strncmp(name, STAGED, sizeof(STAGED) - 1) == 0) {
+    if (is_staged(name)) {
         sweep(dir, name, &st);
         return RC_OK;
     }

@@ -122,9 +122,9 @@ static int list(const struct ls_values *v, struct store *store, char **ids)
     for (char **id = ids; *id; id++) {
         struct err why = ERR_INIT;
         CLEANUP(store_entry_freep) struct store_entry *e = NULL;
-        const struct metadata *m =
-            store_find(store, *id, &e, &why) == RC_OK ? store_entry_metadata(e) : NULL;
-        if (!is_wanted(v, m))
+        enum rc rc = store_find(store, *id, &e, &why);
+        const struct metadata *m = rc ? NULL : store_entry_metadata(e);
+        if (rc == RC_NOT_FOUND || !is_wanted(v, m))
             continue;
         add_row(&table, *id, m, &why);
         add_json(doc, array, *id, m, &why);

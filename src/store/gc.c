@@ -118,10 +118,14 @@ static enum rc mark_directory(struct marks *m, struct err *err)
     }
     for (const struct dirent *e; !rc && (e = readdir(dir));) {
         struct stat st;
-        bool staged = strstr(e->d_name, STORE_TMP) != NULL;
+        bool staged = identity_is_staging(e->d_name);
+        enum identity i = IDENTITY_CHECKPOINT;
         if ((!staged && !name_is_id(e->d_name)) ||
             fstatat(m->store->dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
             continue;
+        if (!staged && identity_of(m->store->dir, e->d_name, &i, NULL) == RC_OK &&
+            i != IDENTITY_CHECKPOINT)
+            continue; /* its "manifest" is another one */
         rc = mark(m, e->d_name, err);
         if (staged && rc == RC_CORRUPT)
             rc = RC_OK; /* the wreck of one; nobody reads it */
@@ -147,8 +151,13 @@ static enum rc judge(void *arg, const char *key, uint64_t size, struct err *err)
 {
     struct marks *m = arg;
     const char *name = strrchr(key, '/') + 1;
+    char own[PACK_KEY_LEN];
     (void)err;
-    if (strlen(name) != MEMORY_PACK_NAME_LEN)
+    if (strlen(name) != MEMORY_PACK_NAME_LEN ||
+        strspn(name, "0123456789abcdef") != MEMORY_PACK_NAME_LEN)
+        return RC_OK;
+    pack_key(name, own);
+    if (strcmp(own, key) != 0) /* a pack lies where its name says */
         return RC_OK;
     if (m->n && bsearch(name, m->names, m->n, sizeof(*m->names), by_name)) {
         m->totals->kept++;

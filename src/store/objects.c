@@ -132,6 +132,41 @@ static enum rc make_dir(const struct store *s, struct bundle_source *source, int
     return RC_OK;
 }
 
+/* What is in the documents that could be read.  rc: of the reading */
+static enum rc judge(int dir, enum rc rc, enum identity *out, struct err *err)
+{
+    if (rc && rc != RC_CORRUPT)
+        return rc;
+    rc = identity_of_dir(dir, out, err);
+    if (!rc && *out == IDENTITY_NOTHING)
+        *out = IDENTITY_FOREIGN; /* an object, and nothing of ours in it */
+    return rc;
+}
+
+enum rc objects_identify(struct store *s, const char *id, enum identity *out, struct err *err)
+{
+    CLEANUP(free_sourcep) struct bundle_source *source = mem_zalloc(sizeof(*source));
+    struct err why = ERR_INIT;
+    int fd = -1;
+    source->spool = -1;
+    enum rc rc = open_bundle(s, id, &source->object, &why);
+    if (rc == RC_NOT_FOUND) {
+        *out = IDENTITY_NOTHING;
+        return RC_OK;
+    }
+    if (!rc)
+        rc = make_dir(s, source, &fd, &why);
+    CLEANUP(fd_closep) int dir = fd;
+    if (!rc) {
+        bool all = false;
+        rc = bundle_read(source->object, BUNDLE_DOCUMENTS, dir, &all, &why);
+        rc = judge(dir, rc, out, &why);
+    }
+    if (rc && err)
+        *err = why;
+    return rc;
+}
+
 enum rc objects_find(struct store *s, const char *id, struct store_entry **out, struct err *err)
 {
     CLEANUP(free_sourcep) struct bundle_source *source = mem_zalloc(sizeof(*source));
@@ -144,9 +179,16 @@ enum rc objects_find(struct store *s, const char *id, struct store_entry **out, 
     CLEANUP(fd_closep) int dir = fd;
     if (rc)
         return rc;
-    rc = bundle_read(source->object, BUNDLE_DOCUMENTS, dir, &source->base.complete, err);
-    if (rc)
-        return err_ctx(err, rc, "checkpoint '%s' cannot be used", id);
+    enum identity i;
+    struct err why = ERR_INIT;
+    enum rc read = bundle_read(source->object, BUNDLE_DOCUMENTS, dir, &source->base.complete, &why);
+    rc = judge(dir, read, &i, err);
+    if (!rc && i != IDENTITY_CHECKPOINT)
+        return store_say_absent(s, id, i, err);
+    if (read && err)
+        *err = why;
+    if (read || rc)
+        return err_ctx(err, read ? read : rc, "checkpoint '%s' cannot be used", id);
     CLEANUP(mem_freep) char *path = store_location(s, id);
     return store_adopt_from(fd_steal(&dir), id, path, &STEAL(source)->base, s->vault, out, err);
 }
@@ -205,7 +247,12 @@ enum rc objects_list(struct store *s, char ***out_ids, size_t *out_n, struct err
 enum rc objects_publish(struct store *s, const char *id, int dir, bool replace, struct err *err)
 {
     char key[BACKEND_KEY_MAX + 1];
+    enum identity i = IDENTITY_NOTHING;
     enum rc rc = objects_key(id, key, err);
+    if (!rc && replace)
+        rc = objects_identify(s, id, &i, err);
+    if (!rc && i == IDENTITY_FOREIGN)
+        return store_say_foreign(s, id, err);
     if (!rc && s->hold)
         rc = store_hold_check(s->hold, err);
     if (!rc)
@@ -215,16 +262,24 @@ enum rc objects_publish(struct store *s, const char *id, int dir, bool replace, 
     CLEANUP(store_entry_freep) struct store_entry *there = NULL;
     if (objects_find(s, id, &there, NULL) == RC_OK)
         return err_set(err, RC_EXISTS, "checkpoint '%s' was made by somebody else meanwhile", id);
+    rc = objects_identify(s, id, &i, err);
+    if (rc)
+        return rc;
+    if (i == IDENTITY_FOREIGN)
+        return store_say_foreign(s, id, err);
     return bundle_write(dir, s->backend, key, true, err); /* a wreck makes way */
 }
 
 enum rc objects_delete(struct store *s, const char *id, struct err *err)
 {
     char key[BACKEND_KEY_MAX + 1];
+    enum identity i = IDENTITY_NOTHING;
     enum rc rc = objects_key(id, key, err);
     if (!rc)
+        rc = objects_identify(s, id, &i, err);
+    if (!rc && i == IDENTITY_CHECKPOINT)
         rc = backend_remove(s->backend, key, err);
-    if (rc == RC_NOT_FOUND)
-        return err_set(err, RC_NOT_FOUND, "no checkpoint '%s' in %s", id, s->path);
+    if (rc == RC_NOT_FOUND || (!rc && i != IDENTITY_CHECKPOINT))
+        return store_say_absent(s, id, i, err);
     return rc;
 }

@@ -27,6 +27,7 @@ char *objects_id(const char *key);
 
 /* These are the functions of store.h without "remote". */
 enum rc objects_find(struct store *s, const char *id, struct store_entry **out, struct err *err);
+enum rc objects_identify(struct store *s, const char *id, enum identity *out, struct err *err);
 enum rc objects_list(struct store *s, char ***out_ids, size_t *out_n, struct err *err);
 enum rc objects_delete(struct store *s, const char *id, struct err *err);
 

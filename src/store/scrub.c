@@ -130,6 +130,13 @@ static enum rc check_checkpoint(struct store *s, const struct packs *p, unsigned
     return rc;
 }
 
+/* Just deleted, or an object that is somebody else's. */
+static bool is_absent(struct store *s, const char *id)
+{
+    CLEANUP(store_entry_freep) struct store_entry *e = NULL;
+    return store_find(s, id, &e, NULL) == RC_NOT_FOUND;
+}
+
 /* NOLINTNEXTLINE(readability-non-const-parameter): `done` is counted up through the work */
 enum rc store_scrub(struct store *s, unsigned threads, uint64_t *done, struct scrub *out,
                     struct err *err)
@@ -148,6 +155,8 @@ enum rc store_scrub(struct store *s, unsigned threads, uint64_t *done, struct sc
     all.checkpoints = mem_zalloc((n + 1) * sizeof(*all.checkpoints));
     for (char **id = ids; *id; id++) {
         struct err why = ERR_INIT;
+        if (is_absent(s, *id))
+            continue;
         struct scrub_item *i = &all.checkpoints[all.n_checkpoints++];
         i->name = mem_strdup(*id);
         rc = check_checkpoint(s, &p, threads, i, &why);

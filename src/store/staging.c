@@ -57,6 +57,16 @@ static bool exists(const struct store *s, const char *id)
     return store_find((struct store *)(uintptr_t)s, id, &e, NULL) == RC_OK;
 }
 
+/* A checkpoint, or the wreck of one, may be there; something else must not make way. */
+static enum rc check_place(struct store *s, const char *id, struct err *err)
+{
+    enum identity i;
+    enum rc rc = store_identify(s, id, &i, err);
+    if (!rc && i == IDENTITY_FOREIGN)
+        rc = store_say_foreign(s, id, err);
+    return rc;
+}
+
 /* The key is got now: nothing is frozen yet, and a key service takes its time. */
 static enum rc prepare_encryption(struct store_staging *g, struct err *err)
 {
@@ -95,14 +105,15 @@ enum rc store_begin(struct store *s, const char *id, bool keep, struct store_sta
     store_sweep(s);
     if (keep && exists(s, id))
         return err_set(err, RC_EXISTS, "checkpoint '%s' is already in %s", id, s->path);
-    char random[9];
-    rand_hex(random, 8);
+    rc = check_place(s, id, err);
+    if (rc)
+        return rc;
     CLEANUP(store_abortp) struct store_staging *g = mem_zalloc(sizeof(*g));
     *g = (struct store_staging){.store = s, .id = mem_strdup(id), .dir = -1, .clear = -1};
     rc = s->vault && s->vault->keys ? prepare_encryption(g, err) : check_clear(s, err);
     if (rc)
         return rc;
-    char *name = mem_asprintf(STORE_TMP_NAME, id, random);
+    char *name = identity_staging_name(id);
     if (sys_mkdirat(s->dir, name, 0700) < 0) {
         rc = err_sys(err, "make '%s' in %s", name, s->path);
         free(name);
@@ -390,7 +401,8 @@ static enum rc write_done(struct store_staging *g, struct err *err)
 }
 
 /* One rename (remote: one put) makes it visible.  What is in the way: a whole checkpoint (kept, or
- * exchanged and removed), or the wreck of one that some other program has left (always exchanged).
+ * exchanged and removed), the wreck of one that some other program has left (always exchanged), or
+ * an empty directory, which a rename replaces.
  */
 static enum rc publish(struct store_staging *g, bool replace, struct err *err)
 {
@@ -404,7 +416,15 @@ static enum rc publish(struct store_staging *g, bool replace, struct err *err)
     if (!replace && exists(s, g->id))
         return err_set(err, RC_EXISTS, "checkpoint '%s' was made by somebody else meanwhile",
                        g->id);
-    if (sys_rename(s->dir, g->name, g->id, RENAME_EXCHANGE) < 0)
+    enum identity i;
+    enum rc rc = identity_of(s->dir, g->id, &i, err);
+    if (rc)
+        return rc;
+    if (i == IDENTITY_FOREIGN)
+        return store_say_foreign(s, g->id, err);
+    if (i == IDENTITY_NOTHING && sys_rename(s->dir, g->name, g->id, 0) == 0)
+        return RC_OK;
+    if (i == IDENTITY_NOTHING || sys_rename(s->dir, g->name, g->id, RENAME_EXCHANGE) < 0)
         return err_sys(err, "publish '%s'", g->id);
     (void)!store_remove_unused(s, g->name, NULL); /* else the next sweep gets it */
     return RC_OK;
@@ -487,7 +507,7 @@ void store_sweep(struct store *s)
         return;
     }
     for (const struct dirent *e; (e = readdir(dir));)
-        if (strstr(e->d_name, STORE_TMP))
+        if (identity_is_staging(e->d_name))
             sweep_one(s, e->d_name);
     (void)closedir(dir);
 }

@@ -5,7 +5,6 @@
 #include "base/compiler.h"
 #include "base/fs.h"
 #include "base/mem.h"
-#include "base/rand.h"
 #include "base/sys.h"
 #include "codec/name.h"
 #include "store/objects.h"
@@ -164,8 +163,10 @@ static int compare(const void *a, const void *b)
 static bool looks_like_checkpoint(const struct store *s, const char *name)
 {
     struct stat st;
+    enum identity i = IDENTITY_CHECKPOINT; /* also where it cannot be told: to find it says why */
     return name_is_id(name) && fstatat(s->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-           S_ISDIR(st.st_mode);
+           S_ISDIR(st.st_mode) &&
+           (identity_of(s->dir, name, &i, NULL) != RC_OK || i == IDENTITY_CHECKPOINT);
 }
 
 static enum rc list_directory(const struct store *s, char ***out_ids, size_t *out_n,
@@ -223,20 +224,47 @@ char *store_location(const struct store *s, const char *id)
     return mem_asprintf("%.*s%s%s%s", (int)n, s->path, slash, key, s->path + n);
 }
 
+enum rc store_identify(struct store *s, const char *id, enum identity *out, struct err *err)
+{
+    return s->remote ? objects_identify(s, id, out, err) : identity_of(s->dir, id, out, err);
+}
+
+enum rc store_say_absent(const struct store *s, const char *id, enum identity there,
+                         struct err *err)
+{
+    return err_set(err, RC_NOT_FOUND, "no checkpoint '%s' in %s%s", id, s->path,
+                   there == IDENTITY_FOREIGN
+                       ? ": what has this name is no checkpoint of chrek's, and is left alone"
+                       : "");
+}
+
+enum rc store_say_foreign(const struct store *s, const char *id, struct err *err)
+{
+    return err_set(err, RC_INVALID,
+                   "'%s' in %s is no checkpoint of chrek's, and is left alone; choose another id, "
+                   "or another store",
+                   id, s->path);
+}
+
 enum rc store_find(struct store *s, const char *id, struct store_entry **out, struct err *err)
 {
+    enum identity i = IDENTITY_NOTHING;
     enum rc rc = name_check_id(id, err);
     if (rc)
         return rc;
     if (s->remote)
         return objects_find(s, id, out, err);
     CLEANUP(fd_closep) int dir = sys_openat(s->dir, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    if (dir < 0 && errno == ENOENT)
-        return err_set(err, RC_NOT_FOUND, "no checkpoint '%s' in %s", id, s->path);
-    if (dir < 0)
-        return err_sys(err, "open checkpoint '%s'", id);
+    if (dir < 0) {
+        enum rc bad = err_sys(err, "open checkpoint '%s'", id);
+        bool told = identity_of(s->dir, id, &i, NULL) == RC_OK && i != IDENTITY_CHECKPOINT;
+        return told ? store_say_absent(s, id, i, err) : bad;
+    }
     CLEANUP(mem_freep) char *path = mem_asprintf("%s/%s", s->path, id);
-    return store_adopt(fd_steal(&dir), path, s->vault, out, err);
+    rc = store_adopt(fd_steal(&dir), path, s->vault, out, err);
+    if (rc && identity_of(s->dir, id, &i, NULL) == RC_OK && i != IDENTITY_CHECKPOINT)
+        return store_say_absent(s, id, i, err);
+    return rc;
 }
 
 enum rc store_read_file(struct store *s, const char *id, const char *name, size_t max,
@@ -262,14 +290,16 @@ enum rc store_delete(struct store *s, const char *id, struct err *err)
         return rc;
     if (s->remote)
         return objects_delete(s, id, err);
-    char random[9];
-    rand_hex(random, 8);
-    CLEANUP(mem_freep) char *gone = mem_asprintf(STORE_TMP_NAME, id, random);
-    if (sys_rename(s->dir, id, gone, RENAME_NOREPLACE) < 0) {
-        if (errno == ENOENT)
-            return err_set(err, RC_NOT_FOUND, "no checkpoint '%s' in %s", id, s->path);
-        return err_sys(err, "delete '%s'", id);
-    }
+    enum identity i;
+    rc = identity_of(s->dir, id, &i, err);
+    if (rc)
+        return rc;
+    if (i != IDENTITY_CHECKPOINT)
+        return store_say_absent(s, id, i, err);
+    CLEANUP(mem_freep) char *gone = identity_staging_name(id);
+    if (sys_rename(s->dir, id, gone, RENAME_NOREPLACE) < 0)
+        return errno == ENOENT ? store_say_absent(s, id, IDENTITY_NOTHING, err)
+                               : err_sys(err, "delete '%s'", id);
     workingset_remove(s->dir, id);
     if (sys_fsync(s->dir) < 0)
         return err_sys(err, "fsync %s", s->path);

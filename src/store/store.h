@@ -5,6 +5,9 @@
  *   <base>/<id>/            a whole checkpoint: made elsewhere, renamed here, never changed
  *   <base>/<id>.tmp-<hex>/  one being made, or left by a crash; locked while its maker lives
  *
+ * The directory may also be one in which somebody keeps other things: whatever is no checkpoint by
+ * its content (identity.h) is not listed, not found, never replaced and never removed.
+ *
  * A checkpoint is there when its directory has its final name and a checkpoint.done that says so;
  * everything else is nothing.  Any number of processes may use a store at the same time; there is
  * no lock but the one on a staging directory, which tells a sweep that its maker is alive, and the
@@ -77,8 +80,8 @@ struct backend *store_backend(const struct store *s);
 /* Begin a checkpoint; sweeps what crashed makers have left.
  * keep    fail at once when a whole checkpoint of this id is there
  * out     the caller's: ends with store_commit() or store_abortp()
- * errors  RC_INVALID (id), RC_EXISTS, RC_NO_SPACE, RC_DENIED (also: no key, and the store has
- *         encrypted ones), RC_IO; of keys as keyring_current() */
+ * errors  RC_INVALID (id, or something else has this name), RC_EXISTS, RC_NO_SPACE, RC_DENIED
+ * (also: no key, and the store has encrypted ones), RC_IO; of keys as keyring_current() */
 enum rc store_begin(struct store *s, const char *id, bool keep, struct store_staging **out,
                     struct err *err);
 /* The directory to put files into, borrowed: the staging directory, or when the checkpoint will be
@@ -98,7 +101,8 @@ void store_staging_follow(struct store_staging *g);
  * the metadata are set here.
  * durable  on RC_OK the whole checkpoint is on disk
  * errors   RC_EXISTS (somebody else was first, and `replace` is false: theirs stays),
- *          RC_NO_SPACE, RC_IO; then nothing has appeared and *g is as before */
+ *          RC_INVALID (what has this name now is no checkpoint, and stays), RC_NO_SPACE, RC_IO;
+ * then nothing has appeared and *g is as before */
 enum rc store_commit(struct store_staging *g, struct metadata *m, bool replace, struct err *err);
 /* Publish what was copied from elsewhere as it is, manifest included; only the marker is written
  * anew.  durable, errors: as for store_commit() */
@@ -181,7 +185,8 @@ enum store_which { STORE_ALL, STORE_SMALL, STORE_BIG };
 enum rc store_verify(const struct store_entry *e, enum store_which which, unsigned threads,
                      uint64_t *done, struct err *err);
 
-/* Ids of everything in the store that looks like a checkpoint, whole or not, sorted.
+/* Ids of everything in the store that is a checkpoint, whole or not, sorted.  In object storage
+ * they are taken from names alone, so that store_find() may say RC_NOT_FOUND of one.
  * out_ids  NULL-terminated; the caller's, store_free_ids() */
 enum rc store_list(struct store *s, char ***out_ids, struct err *err);
 void store_free_ids(char **ids);
@@ -193,5 +198,5 @@ enum rc store_read_file(struct store *s, const char *id, const char *name, size_
 
 /* Remove a checkpoint: it is gone for others at once, and from the disk before this returns, or if
  * somebody is reading it, with a later sweep.  What its memory shares with others is store_gc()'s.
- * errors RC_NOT_FOUND, RC_INVALID, RC_IO */
+ * errors RC_NOT_FOUND (also: something else has this name), RC_INVALID, RC_DENIED, RC_IO */
 enum rc store_delete(struct store *s, const char *id, struct err *err);

@@ -2,12 +2,21 @@
 #pragma once
 
 #include "store/hold.h"
+#include "store/identity.h"
 #include "store/spool.h"
 #include "store/store.h"
 
 /* Remove a directory that has got a staging name, unless somebody has it open as an entry: then a
  * sweep will. */
 enum rc store_remove_unused(struct store *s, const char *name, struct err *err);
+
+/* What an id stands for; see identity_of(). */
+enum rc store_identify(struct store *s, const char *id, enum identity *out, struct err *err);
+/* RC_NOT_FOUND, with what is there instead of a checkpoint. */
+enum rc store_say_absent(const struct store *s, const char *id, enum identity there,
+                         struct err *err);
+/* RC_INVALID: a checkpoint cannot be made where something else is. */
+enum rc store_say_foreign(const struct store *s, const char *id, struct err *err);
 
 struct store {
     int dir;    /* of the checkpoints; remote: the spool */
@@ -21,10 +30,7 @@ struct store {
     struct store_hold *hold; /* the last shared one, borrowed */
 };
 
-/* A staging directory is "<id>" STORE_TMP "<hex>", of a long id the beginning. */
-#define STORE_TMP ".tmp-"
 #define STORE_PACKS "packs"
-#define STORE_TMP_NAME "%.200s" STORE_TMP "%s"
 
 /* How an entry gets at what is not in its directory. */
 struct store_source {

@@ -65,8 +65,10 @@ TEST(what_a_dead_writer_has_left_is_swept_when_it_is_a_day_old)
     CHECK_OK(open_local(NULL, &b, &err));
     make_file(".up-00000000", "old", 25 * 3600L);
     make_file(".up-11111111", "young", 23 * 3600L);
+    make_file(".up-notes", "old", 25 * 3600L);
     CHECK_OK(backend_list(b, "", refuse, NULL, &err));
     CHECK(!is_there(".up-00000000"));
+    CHECK(is_there(".up-notes")); /* somebody else's */
     CHECK(is_there(".up-11111111"));
 }
 

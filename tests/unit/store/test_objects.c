@@ -179,16 +179,59 @@ TEST(of_two_that_are_made_at_once_the_first_stays)
     check_there(s, "first", "first");
 }
 
+/* The bundle's first bytes, documents and a part of a file: its end is lost. */
+static void cut(const char *name, off_t to)
+{
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/objects/%s", test_dir(), name);
+    CHECK(truncate(path, to) == 0);
+}
+
 TEST(a_wreck_makes_way)
 {
     struct err err = ERR_INIT;
     CLEANUP(store_freep) struct store *s = open_store();
-    CHECK_OK(backend_put(store_backend(s), "c.tar", "no archive", 10, &err));
     CLEANUP(store_entry_freep) struct store_entry *e = NULL;
+    CHECK_OK(make_sized(s, "c", "old", 100000, false, &err));
+    cut("c.tar", 90000);
     CHECK_RC(store_find(s, "c", &e, &err), RC_CORRUPT);
     CHECK(strstr(err.msg, "'c' cannot be used"));
     CHECK_OK(make(s, "one", false, &err));
     check_there(s, "one", "one");
+    cut("c.tar", 5000);
+    CHECK_OK(store_delete(s, "c", &err));
+    CHECK(!what_is_there(s));
+}
+
+TEST(an_object_of_somebody_else_is_no_checkpoint_and_is_never_touched)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(store_freep) struct store *s = open_store();
+    CLEANUP(store_entry_freep) struct store_entry *e = NULL;
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/objects/c.tar", test_dir());
+    CHECK_OK(backend_put(store_backend(s), "c.tar", "no archive", 10, &err));
+    CHECK_RC(store_find(s, "c", &e, &err), RC_NOT_FOUND);
+    CHECK(strstr(err.msg, "left alone"));
+    CHECK_RC(make(s, "one", false, &err), RC_INVALID);
+    CHECK_RC(make(s, "one", true, &err), RC_INVALID);
+    CHECK(strstr(err.msg, "left alone"));
+    CHECK_RC(store_delete(s, "c", &err), RC_NOT_FOUND);
+    CHECK_OK(fs_read_file(AT_FDCWD, path, 100, &text, &err));
+    CHECK_STR(buf_str(&text), "no archive");
+}
+
+TEST(an_object_that_appears_while_a_checkpoint_is_made_stays)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(store_freep) struct store *s = open_store();
+    for (int replace = 0; replace < 2; replace++) {
+        CLEANUP(store_abortp) struct store_staging *g = NULL;
+        CLEANUP(metadata_done) struct metadata m = {.ours = true};
+        CHECK_OK(store_begin(s, "c", !replace, &g, &err));
+        CHECK_OK(backend_put(store_backend(s), "c.tar", "no archive", 10, &err));
+        CHECK_RC(store_commit(g, &m, replace, &err), RC_INVALID);
+        CHECK_OK(backend_remove(store_backend(s), "c.tar", &err));
+    }
 }
 
 TEST(a_failure_anywhere_leaves_old_or_new)
