@@ -8,6 +8,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "system"))
 import lib  # noqa: E402
+import proxy  # noqa: E402
 
 MODES = ("full", "workingset", "lazy")
 
@@ -105,5 +106,30 @@ def a_running_program_is_saved_and_copied(server):
         assert t.json("copy", t.dir / "there", t.env["CHREK_STORE"], "d")[0]["there"]
 
 
+def many_restores_read_the_storage_once(server):
+    """Ten at the same time, with a cache that is empty: they read 1.05 times what one reads."""
+    with test(server, "live/many") as t, proxy.Counting(server.port) as counter:
+        t.env["CHREK_STORE"] = server.url("live/many", counter.port)
+        last = save(t)
+
+        def restores(n, cache):
+            before = counter.received
+            all_of_them = [t.start("restore", "--name", f"r{i}", "--cache", t.dir / cache, "c")
+                           for i in range(n)]
+            for p in all_of_them:
+                lib.wait_for("ticks", lambda p=p: p.poll() is not None or len(ticks(p)) > 1)
+                assert ticks(p) and ticks(p)[0] == (last[0] + 1, last[1]), p.text()
+            for p in all_of_them:
+                assert t.stop(p) == -signal.SIGTERM, p.text()
+            return counter.received - before
+
+        one = restores(1, "one")
+        many = restores(10, "many")
+        assert one > 12 << 20, one
+        assert many < 1.05 * one, (one, many)
+        print(f"# one restore reads {one} bytes, ten read {many}", flush=True)
+
+
 TESTS = [programs_live_again_in_every_mode, encrypted_programs_live_again_in_every_mode,
-         plain_programs_live_again, a_running_program_is_saved_and_copied]
+         plain_programs_live_again, a_running_program_is_saved_and_copied,
+         many_restores_read_the_storage_once]

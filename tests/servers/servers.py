@@ -93,8 +93,8 @@ class Ceph(Server):
 
     access, secret = "AKCHREK", "a/secret+of=chrek"
 
-    def url(self, prefix):
-        return f"s3://bucket/{prefix}?endpoint=http://127.0.0.1:{self.port}"
+    def url(self, prefix, port=None):
+        return f"s3://bucket/{prefix}?endpoint=http://127.0.0.1:{port or self.port}"
 
     def environment(self):
         return {"AWS_ACCESS_KEY_ID": self.access, "AWS_SECRET_ACCESS_KEY": self.secret}
@@ -188,8 +188,8 @@ class Registry(Server):
 
     user, password = "chrek", "a/secret+of=chrek"
 
-    def url(self, prefix):
-        return f"oci://127.0.0.1:{self.port}/{prefix}?plain=true"
+    def url(self, prefix, port=None):
+        return f"oci://127.0.0.1:{port or self.port}/{prefix}?plain=true"
 
     def environment(self):
         return {"CHREK_OCI_USERNAME": self.user, "CHREK_OCI_PASSWORD": self.password}
@@ -272,8 +272,9 @@ class Azurite(Server):
     key = ("Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw"
            "==")
 
-    def url(self, prefix):
-        return f"az://bucket/{prefix}?account={self.account}&endpoint={self.endpoint}"
+    def url(self, prefix, port=None):
+        endpoint = f"http://127.0.0.1:{port or self.port}/{self.account}"
+        return f"az://bucket/{prefix}?account={self.account}&endpoint={endpoint}"
 
     def environment(self):
         return {"AZURE_STORAGE_KEY": self.key}

@@ -172,3 +172,40 @@ def test_packs_of_objects_are_collected(t):
     t.chrek("delete", "c")
     t.chrek("gc")
     assert not list(objects.glob("packs/*/*"))
+
+
+def test_cache_serves_restores(t):
+    """With a cache a restore reads object storage once; prefetch fills it, configure names it."""
+    objects = use_objects(t)
+    cache = t.dir / "cache"
+    saved(t)
+    none = t.chrek("prefetch", "c", check=False)
+    assert none.returncode == 2 and "--cache DIR" in none.stderr, none.stderr
+    t.chrek("configure", "--cache", cache, "--cache-size", "64M")
+    assert f"{cache}, up to 64.0 MiB" in t.chrek("configure").stdout
+    (fetched,) = t.json("prefetch", "c")
+    assert fetched["fetched"] and fetched["bytes"] > 10000, fetched
+    blocks = sorted(p.name for p in cache.glob("??/*"))
+    assert blocks and cache.stat().st_mode & 0o777 == 0o700
+    # What was fetched is all that a restore needs of the packs: they may be away.
+    packs = [p for p in objects.glob("packs/*/*") if p.is_file()]
+    for pack in packs:
+        pack.rename(t.dir / pack.name)
+    for mode in ("full", "lazy"):
+        p = t.start("restore", "--mode", mode, "c")
+        wait_for("ticks", lambda p=p: p.poll() is not None or len(ticks(p)) > 3)
+        assert len(ticks(p)) > 3, p.text()
+        t.stop(p)
+    assert sorted(p.name for p in cache.glob("??/*")) == blocks
+    gone = t.chrek("verify", "c", check=False)  # looks at the storage itself
+    assert gone.returncode == 4 and "is missing" in gone.stderr, gone.stderr
+    bad = t.chrek("restore", "--cache", t.dir / "other", "c", check=False)
+    assert bad.returncode == 125 and "is missing" in bad.stderr, bad.stderr
+    for pack in packs:
+        (t.dir / pack.name).rename(pack)
+    for block in cache.glob("??/*"):
+        block.write_bytes(block.read_bytes()[:-9] + b"x" * 9)
+    p = t.start("restore", "c")
+    wait_for("ticks", lambda: p.poll() is not None or len(ticks(p)) > 3)
+    assert len(ticks(p)) > 3, p.text()
+    t.stop(p)
