@@ -49,6 +49,10 @@ enum rc notify_check(const char *how, struct err *err)
 
 static _Noreturn void run(const char *command, struct join *j)
 {
+    sigset_t none;
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL); /* ours is a supervisor's: all is blocked */
+    (void)setpgid(0, 0);                         /* so that all of it can be killed */
     if (join_enter(j) < 0)
         _exit(126);
     pid_t pid = fork(); /* a joined PID namespace counts for children only */
@@ -72,7 +76,7 @@ static enum rc wait_for(pid_t pid, uint64_t deadline, struct err *err)
         n = poll(&p, 1, clock_poll_ms(deadline));
     while (n < 0 && errno == EINTR);
     if (n == 0)
-        (void)kill(pid, SIGKILL);
+        (void)kill(-pid, SIGKILL);
     int status = 0;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         continue;
@@ -91,6 +95,7 @@ static enum rc run_there(const char *command, struct join *j, uint64_t deadline,
         return err_sys(err, "fork");
     if (pid == 0)
         run(command, j);
+    (void)setpgid(pid, pid); /* whoever of us is first */
     return wait_for(pid, deadline, err);
 }
 

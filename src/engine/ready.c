@@ -273,12 +273,27 @@ static void join(pid_t pid, const char *kind, int flag)
         _exit(1);
 }
 
+/* Into the mount namespace of a process, to its root and working directory: setns() leads to the
+ * root of the namespace. */
+static void join_files(pid_t pid)
+{
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/proc/%d/root", (int)pid);
+    CLEANUP(fd_closep) int root = sys_openat(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0);
+    (void)snprintf(path, sizeof(path), "/proc/%d/cwd", (int)pid);
+    CLEANUP(fd_closep) int cwd = sys_openat(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0);
+    join(pid, "mnt", CLONE_NEWNS);
+    if (root < 0 || cwd < 0 || fchdir(root) < 0 || chroot(".") < 0 || fchdir(cwd) < 0)
+        _exit(1);
+}
+
 /* The body of a probe: exit status 0 = ready. */
 static _Noreturn void run_probe(const struct ready *r)
 {
     sigset_t none;
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)setpgid(0, 0); /* a command may have children, which are to end with it */
     (void)alarm((unsigned)(PROBE_LIMIT_NS / CLOCK_S));
     if (r->init)
         join(r->init, "net", CLONE_NEWNET);
@@ -287,7 +302,7 @@ static _Noreturn void run_probe(const struct ready *r)
         if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0)
             _exit(1);
         if (r->init)
-            join(r->init, "mnt", CLONE_NEWNS);
+            join_files(r->init);
         (void)alarm(0);
         (void)execl("/bin/sh", "sh", "-c", r->text, (char *)NULL);
         _exit(127);
@@ -299,7 +314,7 @@ static void kill_probe(struct ready *r)
 {
     if (!r->probe)
         return;
-    (void)kill(r->probe, SIGKILL);
+    (void)kill(-r->probe, SIGKILL);
     while (waitpid(r->probe, NULL, 0) < 0 && errno == EINTR)
         continue;
     r->probe = 0;
@@ -324,6 +339,8 @@ static void probe(struct ready *r)
         run_probe(r);
     if (r->probe < 0)
         r->probe = 0;
+    else
+        (void)setpgid(r->probe, r->probe); /* whoever of us is first */
 }
 
 bool ready_check(struct ready *r)

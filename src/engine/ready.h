@@ -9,7 +9,8 @@
  *   https:URL        the same over TLS; any certificate will do, as in a kubelet's probes
  *   log:REGEX        a line of output matches (POSIX extended)
  *   after:SECONDS    that much time has passed since the start
- *   exit-of:CMD      `/bin/sh -c CMD` exits with status 0; run about twice a second
+ *   exit-of:CMD      `/bin/sh -c CMD` exits with status 0; run about twice a second, beside the
+ *                    application, in the directory that it was started in
  *
  * Checks never block: connections and commands go on between calls of ready_check().
  * Threads: a condition belongs to one thread.

@@ -121,6 +121,14 @@ def test_connections_that_wait_are_dropped(t):
     t.stop(again)
 
 
+def test_ready_by_a_command(t):
+    """exit-of: runs in the directory of the command."""
+    (t.dir / "check.sh").write_text("#!/bin/sh\ntest -e up\n")
+    (t.dir / "check.sh").chmod(0o755)
+    p = t.run_until_saved("c", "exit-of:./check.sh", "sh", "-c", "touch up; exec sleep 1000")
+    t.stop(p)
+
+
 def test_restores_with_the_original_running(t):
     """A restore beside the living original, and several at the same time."""
     original = t.run_until_saved("c", "after:0.3", "python3", "-c", COUNTER)

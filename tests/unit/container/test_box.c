@@ -80,6 +80,24 @@ TEST(signals_reach_the_command_and_its_death_is_told)
     CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
 }
 
+TEST(a_signal_to_the_group_reaches_what_the_command_waits_for)
+{
+    struct err err = ERR_INIT;
+    int up[2];
+    char c;
+    CHECK(pipe2(up, O_CLOEXEC) == 0);
+    CLEANUP(fd_closep) int in = up[0];
+    CLEANUP(box_freep) struct box *b = make(up[1]);
+    pid_t pid = 0;
+    int status = 0;
+    CHECK_OK(start(b, "trap 'exit 9' INT; sh -c 'echo; sleep 100'; exit 1", &pid, &err));
+    (void)close(up[1]);
+    CHECK(read(in, &c, 1) == 1);
+    CHECK_OK(box_signal_group(b, SIGINT, &err));
+    CHECK_OK(box_wait(b, &status, &err));
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 9);
+}
+
 TEST(the_end_of_the_box_is_the_end_of_everything_in_it)
 {
     struct err err = ERR_INIT;
