@@ -179,8 +179,9 @@ static void digest_text(const void *data, size_t len, char out[OCI_DIGEST_LEN + 
 {
     uint8_t digest[SHA256_LEN];
     sha256_of(data, len, digest);
-    memcpy(out, "sha256:", 7);
-    sha256_hex(digest, out + 7);
+    static const char prefix[7] = {'s', 'h', 'a', '2', '5', '6', ':'};
+    memcpy(out, prefix, sizeof(prefix));
+    sha256_hex(digest, out + sizeof(prefix));
 }
 
 /* reference: a tag or a digest.  out: the caller's, oci_manifest_done() */

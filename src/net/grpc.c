@@ -66,7 +66,8 @@ static void add_message(const char *text, struct buf *out)
             memcpy(&c, &byte, 1);
             p += 2;
         }
-        c = c == '\n' || c == '\r' || c == '\0' ? ' ' : c;
+        if (c == '\n' || c == '\r' || c == '\0')
+            c = ' ';
         buf_add(out, &c, 1);
     }
 }
