@@ -26,6 +26,7 @@ typedef uint64_t ref;
 
 struct page_input {
     uint32_t id;
+    bool draft;
     ref *refs; /* one for each page; a block's are its worker's until it is stored */
     uint64_t pages;
 };
@@ -36,6 +37,13 @@ struct page_block {
     struct page_input *input;
     uint64_t first; /* page of the input */
     unsigned n;
+};
+
+/* Pages of a stream that are those of a draft. */
+struct loan {
+    struct page_input *to;
+    const struct page_input *from;
+    uint64_t first, at, n;
 };
 
 /* A thread that names, finds and packs. */
@@ -60,6 +68,7 @@ struct page_writer {
     pthread_mutex_t lock; /* everything below */
     pthread_cond_t work, room;
     struct page_block *free, *queue, **queue_end;
+    size_t n_used; /* blocks that are not free */
     bool held, ending;
     enum rc rc; /* the first failure */
     struct err err;
@@ -67,11 +76,14 @@ struct page_writer {
     char (*learn)[MEMORY_PACK_NAME_LEN + 1]; /* packs to look into, best first */
     size_t n_learn, next_learn, known;       /* known: pages of the store that were learned */
     unsigned learning;                       /* threads that have not finished with it */
+    size_t learned_packs;                    /* the first so many of `packs` were there before */
     struct memory_pack *packs;
     struct memory_chunk *chunks;
     size_t n_packs, n_chunks, chunk_room;
-    struct page_input **inputs;
-    size_t n_inputs;
+    struct page_input **inputs, **drafts;
+    size_t n_inputs, n_drafts;
+    struct loan *loans;
+    size_t n_loans;
     struct page_writer_totals totals;
 
     uint64_t counter; /* atomic */
@@ -198,7 +210,8 @@ static void learn(struct page_writer *w)
         if (good)
             learn_index(w, name, size, &x);
     }
-    w->learning--;
+    if (--w->learning == 0)
+        w->learned_packs = w->n_packs;
     (void)pthread_cond_broadcast(&w->work);
     (void)pthread_mutex_unlock(&w->lock);
 }
@@ -280,7 +293,7 @@ static void place_pages(struct worker *k, const struct page_block *b, const stru
         if (refs[*at] == REF_ZERO)
             continue;
         const struct page_place *known = page_table_find(&w->table, &names[*at]);
-        w->totals.known += known != NULL;
+        w->totals.known += known != NULL && !b->input->draft;
         refs[*at] = known ? (ref)known->chunk << 8 | known->page
                           : take_page(k, b->pages + *at * MEMORY_PAGE, &names[*at]);
     }
@@ -302,8 +315,8 @@ static enum rc store_block(struct worker *k, const struct page_block *b, struct 
     for (unsigned i = 0; i < b->n; i++)
         b->input->refs[b->first + i] = zero[i] ? REF_ZERO : REF_NONE;
     (void)pthread_mutex_lock(&w->lock);
-    w->totals.pages += b->n;
-    w->totals.zero += zeros;
+    w->totals.pages += b->input->draft ? 0 : b->n;
+    w->totals.zero += b->input->draft ? 0 : zeros;
     (void)pthread_mutex_unlock(&w->lock);
     while (at < b->n) {
         place_pages(k, b, names, &at);
@@ -335,6 +348,7 @@ static void give_back(struct page_writer *w, struct page_block *b)
     (void)pthread_mutex_lock(&w->lock);
     b->next = w->free;
     w->free = b;
+    w->n_used--;
     (void)pthread_cond_signal(&w->room);
     (void)pthread_mutex_unlock(&w->lock);
 }
@@ -368,6 +382,16 @@ static void *work(void *arg)
 
 /* ---- input ---- */
 
+static struct page_input *new_input(uint32_t id, uint64_t pages)
+{
+    struct page_input *in = mem_zalloc(sizeof(*in));
+    *in = (struct page_input){.id = id, .pages = pages};
+    in->refs = mem_alloc((pages + 1) * sizeof(*in->refs));
+    for (uint64_t i = 0; i < pages; i++)
+        in->refs[i] = REF_NONE;
+    return in;
+}
+
 enum rc page_writer_input(struct page_writer *w, uint32_t id, uint64_t pages,
                           struct page_input **out, struct err *err)
 {
@@ -379,17 +403,39 @@ enum rc page_writer_input(struct page_writer *w, uint32_t id, uint64_t pages,
     for (size_t i = 0; i < w->n_inputs; i++)
         there = there || w->inputs[i]->id == id;
     if (!there) {
-        in = mem_zalloc(sizeof(*in));
-        *in = (struct page_input){.id = id, .pages = pages};
-        in->refs = mem_alloc((pages + 1) * sizeof(*in->refs));
-        for (uint64_t i = 0; i < pages; i++)
-            in->refs[i] = REF_NONE;
+        in = new_input(id, pages);
         w->inputs = mem_realloc(w->inputs, (w->n_inputs + 1) * sizeof(void *));
         w->inputs[w->n_inputs++] = in;
         *out = in;
     }
     (void)pthread_mutex_unlock(&w->lock);
     return there ? err_set(err, RC_EXISTS, "page image %u comes twice", id) : RC_OK;
+}
+
+enum rc page_writer_draft(struct page_writer *w, uint64_t pages, struct page_input **out,
+                          struct err *err)
+{
+    if (pages > PAGE_STREAM_MAX)
+        return err_set(err, RC_TOO_BIG, "%ju pages to be read ahead", (uintmax_t)pages);
+    struct page_input *in = new_input(0, pages);
+    in->draft = true;
+    (void)pthread_mutex_lock(&w->lock);
+    w->drafts = mem_realloc(w->drafts, (w->n_drafts + 1) * sizeof(void *));
+    w->drafts[w->n_drafts++] = in;
+    (void)pthread_mutex_unlock(&w->lock);
+    *out = in;
+    return RC_OK;
+}
+
+void page_writer_refer(struct page_writer *w, struct page_input *in, uint64_t first, uint64_t n,
+                       const struct page_input *draft, uint64_t at)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    if ((w->n_loans & (w->n_loans - 1)) == 0)
+        w->loans = mem_realloc(w->loans, (w->n_loans ? w->n_loans * 2 : 1) * sizeof(*w->loans));
+    w->loans[w->n_loans++] = (struct loan){in, draft, first, at, n};
+    (void)pthread_mutex_unlock(&w->lock);
+    (void)__atomic_fetch_add(&w->counter, n * MEMORY_PAGE, __ATOMIC_RELAXED);
 }
 
 struct page_block *page_writer_take(struct page_writer *w, struct err *err)
@@ -400,9 +446,10 @@ struct page_block *page_writer_take(struct page_writer *w, struct err *err)
         (void)pthread_cond_wait(&w->room, &w->lock);
     }
     struct page_block *b = w->rc ? NULL : w->free;
-    if (b)
+    if (b) {
         w->free = b->next;
-    else if (err)
+        w->n_used++;
+    } else if (err)
         *err = w->err;
     (void)pthread_mutex_unlock(&w->lock);
     return b;
@@ -425,7 +472,7 @@ void page_writer_give(struct page_writer *w, struct page_block *b, struct page_i
     *b = (struct page_block){.pages = b->pages, .input = in, .first = first, .n = n};
     *w->queue_end = b;
     w->queue_end = &b->next;
-    if (!w->held)
+    if (!w->held || !w->free) /* who waits for a buffer has looked before this one was there */
         (void)pthread_cond_signal(&w->work);
     (void)pthread_mutex_unlock(&w->lock);
 }
@@ -466,6 +513,18 @@ void page_writer_hold(struct page_writer *w, bool hold)
     w->held = hold;
     (void)pthread_cond_broadcast(&w->work);
     (void)pthread_mutex_unlock(&w->lock);
+}
+
+enum rc page_writer_drain(struct page_writer *w, struct err *err)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    while (w->n_used > 0 && !w->rc)
+        (void)pthread_cond_wait(&w->room, &w->lock);
+    enum rc rc = w->rc;
+    if (rc && err)
+        *err = w->err;
+    (void)pthread_mutex_unlock(&w->lock);
+    return rc;
 }
 
 /* ---- begin ---- */
@@ -587,6 +646,21 @@ static enum rc add_stream(const struct page_input *in, struct memory *m, size_t 
     return RC_OK;
 }
 
+/* The workers have ended: what drafts hold is known. */
+static void take_loans(struct page_writer *w)
+{
+    for (size_t i = 0; i < w->n_loans; i++) {
+        const struct loan *l = &w->loans[i];
+        for (uint64_t k = 0; k < l->n; k++) {
+            ref r = l->from->refs[l->at + k];
+            l->to->refs[l->first + k] = r;
+            w->totals.zero += r == REF_ZERO;
+            w->totals.known += r < REF_NONE && w->chunks[r >> 8].pack < w->learned_packs;
+        }
+        w->totals.pages += l->n;
+    }
+}
+
 /* Number chunks and packs anew, in the order in which they are first needed. */
 static void keep_what_is_used(const struct page_writer *w, struct memory *m)
 {
@@ -630,6 +704,7 @@ enum rc page_writer_finish(struct page_writer *w, struct memory *out,
             *err = w->err;
         return w->rc;
     }
+    take_loans(w);
     CLEANUP(memory_done)
     struct memory m = {.sealed = w->options.domain != NULL,
                        .streams = mem_zalloc((w->n_inputs + 1) * sizeof(*m.streams))};
@@ -648,6 +723,15 @@ enum rc page_writer_finish(struct page_writer *w, struct memory *out,
     return RC_OK;
 }
 
+static void free_inputs(struct page_input **list, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(list[i]->refs);
+        free(list[i]);
+    }
+    free(list);
+}
+
 void page_writer_freep(struct page_writer **p)
 {
     struct page_writer *w = STEAL(*p);
@@ -661,14 +745,12 @@ void page_writer_freep(struct page_writer **p)
         pack_abortp(&w->workers[i].pack);
         free(w->workers[i].open);
     }
-    for (size_t i = 0; i < w->n_inputs; i++) {
-        free(w->inputs[i]->refs);
-        free(w->inputs[i]);
-    }
+    free_inputs(w->inputs, w->n_inputs);
+    free_inputs(w->drafts, w->n_drafts);
     if (w->arena)
         (void)munmap(w->arena, w->arena_len);
     page_table_done(&w->table);
-    free(w->inputs);
+    free(w->loans);
     free(w->workers);
     free(w->blocks);
     free(w->learn);

@@ -37,9 +37,10 @@ struct page_writer_options {
 };
 
 struct page_writer_totals {
-    uint64_t pages;   /* read */
+    uint64_t pages;   /* in streams */
     uint64_t zero;    /* of these, not stored */
-    uint64_t known;   /* of these, the store had them (or this checkpoint, elsewhere) */
+    uint64_t known;   /* of these, the store had them (or this checkpoint, elsewhere; of pages that
+                         are in a draft only the former are counted) */
     uint64_t written; /* bytes of new packs */
 };
 
@@ -58,6 +59,17 @@ struct page_input;
 enum rc page_writer_input(struct page_writer *w, uint32_t id, uint64_t pages,
                           struct page_input **out, struct err *err);
 
+/* Announce pages of no stream: what was read while the program ran, and may be of use.  Those that
+ * are not referred to by a stream in the end are no part of the checkpoint.
+ * out  borrowed from the writer; give pages as to a stream, in any order, or not at all */
+enum rc page_writer_draft(struct page_writer *w, uint64_t pages, struct page_input **out,
+                          struct err *err);
+
+/* Instead of giving pages first..first+n-1 of a stream: they are those of a draft from `at` on.
+ * The draft's must have been given, at the latest before page_writer_finish(). */
+void page_writer_refer(struct page_writer *w, struct page_input *in, uint64_t first, uint64_t n,
+                       const struct page_input *draft, uint64_t at);
+
 /* A buffer for MEMORY_CHUNK_PAGES pages; waits for one.  NULL: storing has failed, *err says how.
  */
 struct page_block;
@@ -73,6 +85,10 @@ enum rc page_writer_file(struct page_writer *w, uint32_t id, int fd, struct err 
 
 /* Bytes given so far, counted up atomically, for a progress display. */
 const uint64_t *page_writer_counter(const struct page_writer *w);
+
+/* Wait until all that was given is in packs or in a chunk that is being filled.  Nobody may take
+ * buffers meanwhile, and the writer is not held.  errors  what storing met */
+enum rc page_writer_drain(struct page_writer *w, struct err *err);
 
 /* Only buffer from now on, or store what is buffered. */
 void page_writer_hold(struct page_writer *w, bool hold);

@@ -255,6 +255,95 @@ TEST(full_buffers_begin_to_be_stored_although_held)
     CHECK_OK(sample_check(b, &m, 1, numbers, n, &err));
 }
 
+static void *take_one(void *arg)
+{
+    struct err err = ERR_INIT;
+    struct page_block *b = page_writer_take(arg, &err);
+    CHECK(b);
+    page_writer_give(arg, b, NULL, 0, 0);
+    return NULL;
+}
+
+/* It looked for something to store when there was nothing: all buffers were being filled. */
+TEST(who_waits_for_a_buffer_gets_the_last_one_that_was_given)
+{
+    enum { BLOCKS = 32 }; /* as many as there are at least */
+    struct err err = ERR_INIT;
+    struct timespec moment = {0, 50000000};
+    struct page_writer_totals t;
+    pthread_t waiter;
+    struct page_input *in = NULL;
+    struct page_block *blocks[BLOCKS];
+    CLEANUP(memory_done) struct memory m = {0};
+    CLEANUP(backend_freep) struct backend *b = open_mem();
+    CLEANUP(page_writer_freep) struct page_writer *w = NULL;
+    struct page_writer_options o = {.backend = b, .codec = COMPRESS_LZ4, .threads = 1};
+    CHECK_OK(page_writer_open(&o, &w, &err));
+    page_writer_hold(w, true);
+    CHECK_OK(page_writer_input(w, 1, 1, &in, &err));
+    for (size_t i = 0; i < BLOCKS; i++)
+        CHECK((blocks[i] = page_writer_take(w, &err)));
+    CHECK(pthread_create(&waiter, NULL, take_one, w) == 0);
+    (void)nanosleep(&moment, NULL);
+    sample_page(1, page_block_data(blocks[0]));
+    page_writer_give(w, blocks[0], in, 0, 1);
+    CHECK(pthread_join(waiter, NULL) == 0);
+    for (size_t i = 1; i < BLOCKS; i++)
+        page_writer_give(w, blocks[i], NULL, 0, 0);
+    CHECK_OK(page_writer_finish(w, &m, &t, &err));
+    CHECK_INT(t.pages, 1);
+}
+
+/* Pages that were read ahead: some are referred to, some are not, and one was not read. */
+TEST(a_stream_refers_to_pages_of_drafts)
+{
+    struct err err = ERR_INIT;
+    struct page_writer_totals t;
+    struct page_input *draft = NULL, *in = NULL;
+    const uint64_t want[] = {7, 0, 5, 6};
+    CLEANUP(memory_done) struct memory m = {0};
+    CLEANUP(backend_freep) struct backend *b = open_mem();
+    CLEANUP(page_writer_freep) struct page_writer *w = NULL;
+    struct page_writer_options o = {.backend = b, .codec = COMPRESS_LZ4, .threads = 2};
+    CHECK_OK(page_writer_open(&o, &w, &err));
+    CHECK_OK(page_writer_draft(w, 10, &draft, &err));
+    for (uint64_t i = 4; i < 8; i++) { /* pages 4, 5, 6, and 7, which is zero */
+        struct page_block *block = page_writer_take(w, &err);
+        CHECK(block);
+        sample_page(i < 7 ? i : 0, page_block_data(block));
+        page_writer_give(w, block, draft, i, 1);
+    }
+    CHECK_OK(page_writer_drain(w, &err));
+    CHECK_OK(page_writer_input(w, 1, ARRAY_LEN(want), &in, &err));
+    page_writer_refer(w, in, 1, 1, draft, 7);
+    page_writer_refer(w, in, 2, 2, draft, 5);
+    struct page_block *block = page_writer_take(w, &err);
+    sample_page(7, page_block_data(block));
+    page_writer_give(w, block, in, 0, 1);
+    CHECK_OK(page_writer_finish(w, &m, &t, &err));
+    CHECK_OK(sample_check(b, &m, 1, want, ARRAY_LEN(want), &err));
+    CHECK_INT(m.n_streams, 1);
+    CHECK_INT(t.pages, 4);
+    CHECK_INT(t.zero, 1);
+}
+
+TEST(a_page_that_a_draft_does_not_have_cannot_be_referred_to)
+{
+    struct err err = ERR_INIT;
+    struct page_writer_totals t;
+    struct page_input *draft = NULL, *in = NULL;
+    struct memory m = {0};
+    CLEANUP(backend_freep) struct backend *b = open_mem();
+    CLEANUP(page_writer_freep) struct page_writer *w = NULL;
+    struct page_writer_options o = {.backend = b, .codec = COMPRESS_LZ4, .threads = 1};
+    CHECK_OK(page_writer_open(&o, &w, &err));
+    CHECK_RC(page_writer_draft(w, PAGE_STREAM_MAX + 1, &draft, &err), RC_TOO_BIG);
+    CHECK_OK(page_writer_draft(w, 1, &draft, &err));
+    CHECK_OK(page_writer_input(w, 1, 1, &in, &err));
+    page_writer_refer(w, in, 0, 1, draft, 0);
+    CHECK_RC(page_writer_finish(w, &m, &t, &err), RC_INVALID);
+}
+
 TEST(a_full_table_costs_space_and_no_page)
 {
     struct err err = ERR_INIT;
