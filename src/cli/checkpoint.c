@@ -20,7 +20,8 @@
 struct checkpoint_values {
     const char *id, *store, *storage, *criu, *format, *compression;
     uint64_t timeout, ghost_limit;
-    bool stop, leave_running, replace, tcp_established, skip_in_flight, json, quiet;
+    bool stop, early, leave_running, incremental, replace, tcp_established, skip_in_flight, json,
+        quiet;
     struct cli_keys keys;
     struct opt_list labels;
 };
@@ -38,10 +39,21 @@ static const struct opt options[] = {
      .kind = OPT_FLAG,
      .offset = offsetof(struct checkpoint_values, stop),
      .help = "End the processes once the checkpoint is safe."},
+    {.name = "early",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct checkpoint_values, early),
+     .help = "With --stop: end the processes as soon as their memory has been copied, before it is "
+             "stored, so that GPU, ports and files are free sooner. If storing then fails, the "
+             "program is lost. Takes up to a quarter of the free memory."},
     {.name = "leave-running",
      .kind = OPT_FLAG,
      .offset = offsetof(struct checkpoint_values, leave_running),
      .help = "Let the processes go on; this is the default."},
+    {.name = "incremental",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct checkpoint_values, incremental),
+     .help = "Read memory while the program runs, and let it stand still only for what it has "
+             "written meanwhile. The checkpoint is as whole as any other."},
     {.name = "replace",
      .kind = OPT_FLAG,
      .offset = offsetof(struct checkpoint_values, replace),
@@ -211,6 +223,8 @@ static int take(const struct checkpoint_values *v, const char *what, struct meta
         .replace = v->replace,
         .pid = t.pid,
         .stop = v->stop,
+        .early = v->early,
+        .incremental = v->incremental,
         .tcp_established = v->tcp_established,
         .skip_in_flight = v->skip_in_flight,
         .ghost_limit = ghost_limit,
@@ -238,6 +252,8 @@ static int checkpoint_main(const struct opt_command *self, int argc, char **argv
     enum rc rc = opt_parse(self, &v, argc, argv, &first, &err);
     if (!rc && v.stop && v.leave_running)
         rc = err_set(&err, RC_INVALID, "--stop and --leave-running contradict each other");
+    if (!rc && v.early && !v.stop)
+        rc = err_set(&err, RC_INVALID, "--early goes with --stop");
     if (!rc)
         rc = cli_labels(&v.labels, &labels, &err);
     if (rc)

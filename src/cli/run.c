@@ -56,8 +56,9 @@
 struct run_values {
     const char *name, *id, *store, *storage, *ready, *net, *notify, *criu, *log;
     const char *format, *compression, *mode, *criu_log_dir;
-    uint64_t ready_timeout, timeout, ghost_limit, record;
-    bool stop, cold, tcp_established, skip_in_flight, no_fallback, no_tty, quiet, detach;
+    uint64_t ready_timeout, timeout, ghost_limit, record, every;
+    bool stop, cold, incremental, tcp_established, skip_in_flight, no_fallback, no_tty, quiet,
+        detach;
     struct cli_keys keys;
     struct cli_cache cache;
     struct opt_list labels;
@@ -99,6 +100,17 @@ static const struct opt run_options[] = {
      .offset = offsetof(struct run_values, stop),
      .help = "End the command once its checkpoint is safe, instead of going on; the exit status is "
              "then 0."},
+    {.name = "every",
+     .kind = OPT_DURATION,
+     .arg = "TIME",
+     .offset = offsetof(struct run_values, every),
+     .help = "After the first checkpoint make another one each time this has passed, in the place "
+             "of the one before; also of a restored command. Goes well with --incremental."},
+    {.name = "incremental",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct run_values, incremental),
+     .help = "Read memory while the command runs, and let it stand still only for what it has "
+             "written meanwhile."},
     {.name = "cold",
      .kind = OPT_FLAG,
      .offset = offsetof(struct run_values, cold),
@@ -189,6 +201,8 @@ static enum rc check(const struct run_values *v, struct err *err)
     enum rc rc = RC_OK;
     if (v->net && strcmp(v->net, "host") != 0 && strcmp(v->net, "private") != 0)
         return err_set(err, RC_INVALID, "--net '%.32s': want host or private", v->net);
+    if (v->stop && v->every)
+        return err_set(err, RC_INVALID, "--every and --stop contradict each other");
     if (v->notify)
         rc = notify_check(v->notify, err);
     if (!rc && strcmp(v->ready, "never") != 0)
@@ -298,6 +312,8 @@ static int run_main(const struct opt_command *self, int argc, char **argv)
                              .ready_timeout_ns = v.ready_timeout,
                              .cold = v.cold,
                              .stop = v.stop,
+                             .incremental = v.incremental,
+                             .every_ns = v.every,
                              .no_fallback = v.no_fallback,
                              .private_net = v.net && strcmp(v.net, "private") == 0,
                              .no_tty = v.no_tty,

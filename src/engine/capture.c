@@ -9,6 +9,8 @@
 #include "criu/hidden.h"
 #include "criu/pagemap.h"
 #include "criu/session.h"
+#include "engine/copier.h"
+#include "engine/precopy.h"
 #include "store/page_writer.h"
 #include "store/recent.h"
 
@@ -16,20 +18,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #define SMALL_BUFFERS ((uint64_t)32 << 20) /* where storing keeps up with copying, or has to */
-#define THREADS_MAX 16
-#define PIPE_BYTES ((uint64_t)1 << 20) /* that CRIU puts into one pipe: two descriptors */
-#define SPARE_DESCRIPTORS 2048U        /* that CRIU needs for other things */
+#define PIPE_BYTES ((uint64_t)1 << 20)     /* that CRIU puts into one pipe: two descriptors */
+#define SPARE_DESCRIPTORS 2048U            /* that CRIU needs for other things */
 
 enum mode { MODE_HIDE, MODE_LAZY, MODE_IMAGES };
 
@@ -42,14 +41,10 @@ struct capture {
     int socket[2]; /* lazy: CRIU's end, and ours */
     char text[64]; /* of the environment, or the path of the configuration */
     struct page_writer *writer;
+    bool hold_pages;
+    struct precopy *precopy; /* what was read ahead; NULL = nothing */
     struct cr_pagemaps maps; /* after copying */
 };
-
-static unsigned thread_count(void)
-{
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : (unsigned)n;
-}
 
 /* CRIU needs two descriptors for each MiB that it maps into pipes. */
 static bool fits_in_pipes(uint64_t rss_bytes)
@@ -97,7 +92,7 @@ enum rc capture_open(const struct capture_options *o, struct capture **out, stru
                                     .codec = o->codec,
                                     .domain = o->domain,
                                     .alone = o->alone,
-                                    .threads = thread_count(),
+                                    .threads = copier_threads(),
                                     .buffer_bytes = buffer_size(o),
                                     .expect_pages = o->rss_bytes / MEMORY_PAGE};
     char **prefer = NULL;
@@ -115,6 +110,7 @@ enum rc capture_open(const struct capture_options *o, struct capture **out, stru
     store_free_ids(prefer);
     if (rc)
         return rc;
+    c->hold_pages = o->hold;
     page_writer_hold(c->writer, o->hold);
     *out = STEAL(c);
     return RC_OK;
@@ -151,87 +147,14 @@ const uint64_t *capture_counter(const struct capture *c)
 
 /* ---- copying ---- */
 
-/* Consecutive pages of one process. */
-struct piece {
-    pid_t pid;
-    uint64_t address;
-    struct page_input *input;
-    uint64_t first;
-    unsigned n;
-};
-
-struct copy {
-    struct capture *capture;
-    struct piece *pieces;
-    size_t n_pieces, next; /* next: atomic */
-    pthread_mutex_t lock;
-    enum rc rc;
-    struct err err;
-};
-
-static void add_piece(struct copy *c, struct piece p)
+enum rc capture_ahead(struct capture *c, pid_t root, uint64_t deadline, struct err *err)
 {
-    if ((c->n_pieces & (c->n_pieces - 1)) == 0)
-        c->pieces =
-            mem_realloc(c->pieces, (c->n_pieces ? c->n_pieces * 2 : 1) * sizeof(*c->pieces));
-    c->pieces[c->n_pieces++] = p;
-}
-
-/* Memory that the process itself may not read is read through its file in /proc. */
-static enum rc read_forced(const struct piece *p, uint8_t *to, struct err *err)
-{
-    char path[40];
-    size_t want = p->n * MEMORY_PAGE, got = 0;
-    (void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)p->pid);
-    CLEANUP(fd_closep) int fd = sys_openat(AT_FDCWD, path, O_RDONLY, 0);
-    if (fd < 0)
-        return err_sys(err, "open '%s'", path);
-    while (got < want) {
-        ssize_t n = pread(fd, to + got, want - got, (off_t)(p->address + got));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return err_sys(err, "read memory of process %d at %#jx", (int)p->pid,
-                           (uintmax_t)(p->address + got));
-        got += (size_t)n;
-    }
-    return RC_OK;
-}
-
-static enum rc copy_piece(struct capture *c, const struct piece *p, struct err *err)
-{
-    struct page_block *b = page_writer_take(c->writer, err);
-    if (!b)
-        return err ? err->rc : RC_IO;
-    struct iovec to = {page_block_data(b), p->n * MEMORY_PAGE};
-    // NOLINTNEXTLINE(performance-no-int-to-ptr): an address of another process
-    struct iovec from = {(void *)(uintptr_t)p->address, p->n * MEMORY_PAGE};
-    enum rc rc = RC_OK;
-    if (process_vm_readv(p->pid, &to, 1, &from, 1, 0) != (ssize_t)to.iov_len)
-        rc = read_forced(p, to.iov_base, err);
-    page_writer_give(c->writer, b, p->input, p->first, rc ? 0 : p->n);
+    if (c->mode != MODE_HIDE)
+        return err_set(err, RC_UNSUPPORTED, "this CRIU cannot be kept from memory");
+    page_writer_hold(c->writer, false);
+    enum rc rc = precopy_run(root, c->writer, deadline, &c->precopy, err);
+    page_writer_hold(c->writer, c->hold_pages);
     return rc;
-}
-
-static void *copy_pieces(void *arg)
-{
-    struct copy *c = arg;
-    for (;;) {
-        struct err err = ERR_INIT;
-        size_t i = __atomic_fetch_add(&c->next, 1, __ATOMIC_RELAXED);
-        if (i >= c->n_pieces)
-            return NULL;
-        enum rc rc = copy_piece(c->capture, &c->pieces[i], &err);
-        if (!rc)
-            continue;
-        __atomic_store_n(&c->next, c->n_pieces, __ATOMIC_RELAXED); /* the others may stop */
-        (void)pthread_mutex_lock(&c->lock);
-        if (!c->rc) {
-            c->rc = rc;
-            c->err = err;
-        }
-        (void)pthread_mutex_unlock(&c->lock);
-    }
 }
 
 static pid_t outer_pid(const struct proc_facts *tasks, size_t n, uint32_t inner)
@@ -242,21 +165,35 @@ static pid_t outer_pid(const struct proc_facts *tasks, size_t n, uint32_t inner)
     return 0;
 }
 
-/* The lazy pages of one page map, in pieces of a buffer. */
-static enum rc plan(struct copy *c, const struct cr_pagemap *map, pid_t pid, struct err *err)
+/* Consecutive pages of a process that are to be in a stream from page `at` on: those that were read
+ * ahead are referred to, the rest is copied. */
+static void plan_run(struct copier *c, struct page_writer *w, const struct known *known, pid_t pid,
+                     const struct cr_run *r, struct page_input *in)
 {
-    struct page_input *in = NULL;
-    enum rc rc =
-        page_writer_input(c->capture->writer, map->pages_id | MEMORY_LAZY, map->absent, &in, err);
-    for (size_t i = 0; !rc && i < map->n_runs; i++) {
-        const struct cr_run *r = &map->runs[i];
-        for (uint64_t at = 0; !(r->flags & CR_RUN_PRESENT) && at < r->pages;) {
-            uint64_t left = r->pages - at;
-            unsigned n = left < MEMORY_CHUNK_PAGES ? (unsigned)left : MEMORY_CHUNK_PAGES;
-            add_piece(c, (struct piece){pid, r->address + at * MEMORY_PAGE, in, r->at + at, n});
-            at += n;
-        }
+    for (uint64_t at = 0; at < r->pages;) {
+        struct known_run part;
+        uint64_t address = r->address + at * MEMORY_PAGE;
+        if (known_find(known, address, r->pages - at, &part))
+            page_writer_refer(w, in, r->at + at, part.pages, part.draft, part.at);
+        else
+            copier_add(c, pid, address, part.pages, in, r->at + at);
+        at += part.pages;
     }
+}
+
+/* The lazy pages of one page map. */
+static enum rc plan(struct copier *c, struct capture *capture, const struct cr_pagemap *map,
+                    pid_t pid, struct err *err)
+{
+    static const struct known nothing = {0};
+    struct page_input *in = NULL;
+    const struct known *known =
+        capture->precopy ? precopy_confirmed(capture->precopy, pid) : &nothing;
+    enum rc rc =
+        page_writer_input(capture->writer, map->pages_id | MEMORY_LAZY, map->absent, &in, err);
+    for (size_t i = 0; !rc && i < map->n_runs; i++)
+        if (!(map->runs[i].flags & CR_RUN_PRESENT))
+            plan_run(c, capture->writer, known, pid, &map->runs[i], in);
     return rc;
 }
 
@@ -270,22 +207,29 @@ struct runs {
 static enum rc take_run(void *arg, const struct pages_run *run, struct err *err)
 {
     struct runs *r = arg;
+    struct cr_run *last = r->n ? &r->list[r->n - 1] : NULL;
     (void)err;
-    if ((r->n & (r->n - 1)) == 0)
+    if (last && last->address + last->pages * MEMORY_PAGE == run->address) {
+        last->pages += run->pages;
+        return RC_OK;
+    }
+    if (!r->list || (r->n & (r->n - 1)) == 0)
         r->list = mem_realloc(r->list, (r->n ? r->n * 2 : 1) * sizeof(*r->list));
     r->list[r->n++] = (struct cr_run){.address = run->address, .pages = run->pages};
     return RC_OK;
 }
 
 /* The pages that one process has in the ranges list[0..n). */
-static enum rc find_pages(pid_t pid, const struct cr_hidden *list, size_t n, struct runs *out,
-                          struct err *err)
+static enum rc find_pages(const struct capture *c, pid_t pid, const struct cr_hidden *list,
+                          size_t n, struct runs *out, struct err *err)
 {
     int fd = -1;
     enum rc rc = pages_open(pid, &fd, err);
     CLEANUP(fd_closep) int pagemap = fd;
     for (size_t i = 0; !rc && i < n; i++)
-        rc = pages_scan(pagemap, list[i].start, list[i].end, take_run, out, err);
+        rc = c->precopy ? precopy_scan(c->precopy, pid, pagemap, list[i].start, list[i].end,
+                                       take_run, out, err)
+                        : pages_scan(pagemap, list[i].start, list[i].end, take_run, out, err);
     return rc;
 }
 
@@ -322,7 +266,7 @@ static enum rc add_hidden(struct capture *c, const struct proc_facts *tasks, siz
             next++;
         if (!map)
             return err_set(err, RC_NOT_FOUND, "process %u of the tree is not to be found", pid);
-        rc = find_pages(task->pid, list + i, next - i, &runs, err);
+        rc = find_pages(c, task->pid, list + i, next - i, &runs, err);
         if (!rc)
             rc = cr_pagemap_add(map, runs.list, runs.n, err);
         free(runs.list);
@@ -330,48 +274,40 @@ static enum rc add_hidden(struct capture *c, const struct proc_facts *tasks, siz
     return rc;
 }
 
-static enum rc plan_all(struct copy *c, pid_t in_namespace, struct err *err)
+static enum rc plan_all(struct copier *c, struct capture *capture, pid_t in_namespace,
+                        struct err *err)
 {
     CLEANUP(mem_freep) struct proc_facts *tasks = NULL;
-    struct cr_pagemaps *maps = &c->capture->maps;
+    struct cr_pagemaps *maps = &capture->maps;
     size_t n_tasks = 0;
-    enum rc rc = cr_pagemaps_load(c->capture->staging, maps, err);
+    enum rc rc = cr_pagemaps_load(capture->staging, maps, err);
     if (!rc)
         rc = proc_in_namespace(in_namespace, &tasks, &n_tasks, err);
-    if (!rc && c->capture->mode == MODE_HIDE)
-        rc = add_hidden(c->capture, tasks, n_tasks, err);
+    if (!rc && capture->mode == MODE_HIDE)
+        rc = add_hidden(capture, tasks, n_tasks, err);
     for (size_t i = 0; !rc && i < maps->n; i++) {
         const struct cr_pagemap *map = &maps->list[i];
         pid_t pid = outer_pid(tasks, n_tasks, map->pid);
         if (map->absent && (!pid || !map->pid))
             rc = err_set(err, RC_NOT_FOUND, "process %u of the tree is not to be found", map->pid);
         else if (map->absent)
-            rc = plan(c, map, pid, err);
+            rc = plan(c, capture, map, pid, err);
     }
     return rc;
 }
 
 enum rc capture_copy(struct capture *capture, pid_t in_namespace, struct err *err)
 {
-    struct copy c = {.capture = capture, .lock = PTHREAD_MUTEX_INITIALIZER};
-    pthread_t others[THREADS_MAX];
-    unsigned started = 0;
-    enum rc rc = plan_all(&c, in_namespace, err);
-    while (!rc && started + 1 < thread_count() &&
-           pthread_create(&others[started], NULL, copy_pieces, &c) == 0)
-        started++;
+    CLEANUP(copier_done) struct copier c = {0};
+    enum rc rc = plan_all(&c, capture, in_namespace, err);
     if (!rc)
-        (void)copy_pieces(&c);
-    for (unsigned i = 0; i < started; i++)
-        (void)pthread_join(others[i], NULL);
-    (void)pthread_mutex_destroy(&c.lock);
-    free(c.pieces);
-    if (!rc && c.rc) {
-        rc = c.rc;
-        if (err)
-            *err = c.err;
-    }
+        rc = copier_run(&c, capture->writer, false, err);
     return rc ? err_ctx(err, rc, "copy memory") : RC_OK;
+}
+
+void capture_thawed(struct capture *c)
+{
+    precopy_freep(&c->precopy);
 }
 
 /* ---- storing ---- */
@@ -450,6 +386,7 @@ void capture_freep(struct capture **p)
     struct capture *c = STEAL(*p);
     if (!c)
         return;
+    precopy_freep(&c->precopy);
     page_writer_freep(&c->writer);
     fd_closep(&c->socket[0]);
     fd_closep(&c->socket[1]);

@@ -11,6 +11,8 @@
  *           serve them over a socket afterwards, which we close
  *   images  not at all: it writes page images, which are packed like all others
  *
+ * In the first of these most of it can be read before, while the tree runs (capture_ahead()).
+ *
  * Threads: a capture belongs to one thread; it starts its own.
  */
 #pragma once
@@ -28,7 +30,7 @@ struct capture_options {
     int staging;           /* the images directory, borrowed */
     const char *name;      /* of the box, whose earlier checkpoints have most of it; or NULL */
     bool outside;          /* CRIU is not in the tree's PID namespace */
-    bool hold;             /* the tree goes on afterwards: only copy while it is frozen */
+    bool hold;             /* the tree waits for the copying alone, not for the storing */
     uint64_t rss_bytes;    /* of the tree */
     uint64_t budget_bytes; /* of memory for copies; 0 = a quarter of what is free */
     enum compress_codec codec;
@@ -56,10 +58,18 @@ enum rc capture_launch(struct capture *c, size_t first, struct capture_launch *o
 /* Bytes of memory copied so far. */
 const uint64_t *capture_counter(const struct capture *c);
 
+/* While the tree runs: read memory ahead, and have the kernel watch what is written
+ * (engine/precopy.h).
+ * errors  as precopy_run() */
+enum rc capture_ahead(struct capture *c, pid_t root, uint64_t deadline, struct err *err);
+
 /* At the post-dump notification: copy the memory of the frozen tree.
  * in_namespace  some process of its PID namespace
  * errors        RC_NOT_FOUND (a process is not there), RC_DENIED, RC_IO, or what storing met */
 enum rc capture_copy(struct capture *c, pid_t in_namespace, struct err *err);
+
+/* The tree runs again, or is no more: nothing has to be watched. */
+void capture_thawed(struct capture *c);
 
 /* Store the rest, write MEMORY_NAME and the page maps into the staging directory, and fill the
  * metadata's memory.

@@ -4,10 +4,11 @@
  *   examine   what the doctor knows to be impossible
  *   stage     a staging directory in the store
  *   launch    CRIU, in the namespaces of the tree
+ *   ahead     incremental: read memory while the tree runs
  *   gpu-lock, gpu-save    where a GPU is used: bring it to rest, its memory into the processes
  *   dump      freeze, write images; in CRIU's post-dump notification, with the tree still frozen:
  *             /dev/shm, and in stop mode the publishing too, so that a tree is ended only when its
- *             checkpoint is safe
+ *             checkpoint is safe (with `early` only the copying, so that it is ended sooner)
  *   gpu-resume            leave-running: and back
  *   publish   digests, manifest, marker, rename (leave-running: while the tree runs again)
  */
@@ -26,6 +27,7 @@
 #include "engine/engine.h"
 #include "engine/gpus.h"
 #include "engine/host.h"
+#include "engine/precopy.h"
 #include "engine/preflight.h"
 #include "engine/registry.h"
 #include "engine/root_changes.h"
@@ -65,6 +67,9 @@ struct checkpoint {
     struct err gpu_err;
     uint64_t frozen_at;
     const struct steps_timings *timings; /* of the steps so far */
+    bool early;                          /* the tree is ended before its checkpoint is stored */
+    bool copied;                         /* all that is needed of it is with us: it may be ended */
+    bool ended;                          /* and has been */
     bool published;
 };
 
@@ -269,7 +274,8 @@ static enum rc save_gpu(void *ctx, uint64_t deadline, struct err *err)
 static void release_gpu(void *ctx)
 {
     struct checkpoint *c = ctx;
-    gpus_release(&c->gpus, c->engine);
+    if (!c->ended)
+        gpus_release(&c->gpus, c->engine);
 }
 
 /* The checkpoint is good whatever comes of this: it is published first, then the failure is told.
@@ -301,6 +307,21 @@ static bool gpu_was_lost(const void *ctx)
 
 /* ---- stage, launch ---- */
 
+/* A program that has been ended cannot go on when the store then says no; what can be known of that
+ * is looked at before. */
+static bool may_end_early(const struct checkpoint *c)
+{
+    const struct engine *e = c->engine;
+    if (!c->req->stop || !c->req->early)
+        return false;
+    if (store_fits(c->req->store, c->rss_bytes, NULL) == RC_OK)
+        return true;
+    if (e->warn)
+        e->warn(e->arg, "the store's quota may be too small for this checkpoint: the program is "
+                        "ended when it is safe, not earlier");
+    return false;
+}
+
 static enum rc stage(void *ctx, uint64_t deadline, struct err *err)
 {
     (void)deadline;
@@ -312,16 +333,21 @@ static enum rc stage(void *ctx, uint64_t deadline, struct err *err)
         rc = err_set(err, RC_INVALID,
                      "a plain checkpoint is one that any CRIU can read: it cannot be "
                      "encrypted; leave out --format plain, or the key");
+    if (!rc && c->req->plain && (c->req->early || c->req->incremental))
+        rc = err_set(err, RC_INVALID,
+                     "a plain checkpoint is written while the program stands still: leave out "
+                     "--format plain, or --early and --incremental");
     if (!rc && c->req->plain)
         store_staging_follow(c->staging);
     if (rc || c->req->plain)
         return rc;
+    c->early = may_end_early(c);
     struct capture_options o = {.store = c->req->store,
                                 .outside = c->req->container,
                                 .criu = c->engine->criu,
                                 .staging = store_staging_fd(c->staging),
                                 .name = c->req->name,
-                                .hold = !c->req->stop,
+                                .hold = !c->req->stop || c->early,
                                 .rss_bytes = c->rss_bytes,
                                 .codec = c->req->codec,
                                 .domain = store_staging_domain(c->staging),
@@ -359,6 +385,39 @@ static void unlaunch(void *ctx)
 {
     struct checkpoint *c = ctx;
     cr_session_freep(&c->session);
+}
+
+/* ---- reading ahead ---- */
+
+static bool reads_ahead(const void *ctx)
+{
+    const struct checkpoint *c = ctx;
+    return c->req->incremental && c->capture;
+}
+
+/* Half of the time at most: the rest must do for a freeze in which all is copied. */
+static enum rc read_ahead(void *ctx, uint64_t deadline, struct err *err)
+{
+    struct checkpoint *c = ctx;
+    struct err why = ERR_INIT;
+    uint64_t now = clock_now();
+    struct watch *w =
+        watch_counter(c->engine, "Reading ahead", capture_counter(c->capture), c->rss_bytes);
+    enum rc rc = c->gpus.n ? err_set(&why, RC_UNSUPPORTED, "a GPU may write to its memory unseen")
+                           : capture_ahead(c->capture, c->req->pid,
+                                           deadline ? now + (deadline - now) / 2 : 0, &why);
+    watch_stop(w);
+    if (rc && !precopy_can_do_without(rc)) {
+        if (err)
+            *err = why;
+        return rc;
+    }
+    if (rc && c->engine->warn) {
+        CLEANUP(mem_freep)
+        char *text = mem_asprintf("the program stands still for all of its memory: %s", why.msg);
+        c->engine->warn(c->engine->arg, text);
+    }
+    return RC_OK;
 }
 
 /* ---- dump ---- */
@@ -403,7 +462,7 @@ static void describe_making(struct checkpoint *c)
     c->meta.timings = mem_zalloc((c->timings->n + 1) * sizeof(*c->meta.timings));
     for (size_t i = 0; i < c->timings->n; i++)
         add_timing(&c->meta, c->timings->step[i].name, c->timings->step[i].ns);
-    if (c->req->stop) /* we are in the middle of it */
+    if (c->req->stop && !c->ended) /* we are in the middle of it */
         add_timing(&c->meta, "dump", clock_now() - c->frozen_at);
 }
 
@@ -441,10 +500,20 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
     if (rc || !c->req->stop)
         return rc;
     c->meta.freeze_ns = clock_now() - c->frozen_at; /* it never thaws: until here counts */
-    rc = publish_now(c, err);
+    c->copied = true;
+    rc = c->early ? RC_OK : publish_now(c, err);
     if (!rc && c->req->stopping)
         c->req->stopping(c->req->stopping_arg);
     return rc;
+}
+
+/* CRIU may go down with the PID namespace of the tree that it has ended, before it can say so. */
+static bool was_ended(const struct checkpoint *c)
+{
+    struct proc_facts f;
+    enum rc rc = proc_facts_read(c->req->pid, &f, NULL);
+    return c->early && c->copied &&
+           (rc == RC_NOT_FOUND || (!rc && (f.start != c->tree[0].start || f.state == 'Z')));
 }
 
 static struct cr_opts dump_options(const struct checkpoint *c)
@@ -505,6 +574,11 @@ static enum rc dump(void *ctx, uint64_t deadline, struct err *err)
     c->meta.shell_job = c->meta.file_locks = c->meta.link_remap = c->meta.ext_masters = true;
     enum rc rc = cr_dump(c->session, &opts, &hooks, deadline, err);
     watch_stop(w);
+    if (c->capture)
+        capture_thawed(c->capture);
+    c->ended = was_ended(c) || (!rc && c->early);
+    if (rc && c->ended)
+        return RC_OK;
     if (rc && c->published) {
         end_tree(c); /* before CRIU lets go of it */
         return RC_OK;
@@ -536,6 +610,7 @@ static const struct step steps[] = {
     {"examine", "save these processes", examine, NULL, 0},
     {"stage", "prepare the store", stage, unstage, 0},
     {"launch", "start CRIU", launch, unlaunch, 60 * CLOCK_S},
+    {"ahead", "read memory ahead", read_ahead, NULL, 0, reads_ahead},
     {"gpu-lock", "bring the GPU to rest", lock_gpu, release_gpu, 0, has_gpu},
     {"gpu-save", "save the GPU memory", save_gpu, release_gpu, 0, has_gpu},
     {"dump", "save the processes", dump, NULL, 0},
@@ -578,5 +653,5 @@ enum rc engine_checkpoint(const struct engine *e, const struct engine_checkpoint
     }
     if (!rc)
         *out = o;
-    return rc;
+    return rc && c.ended ? err_ctx(err, rc, "the program was ended early and is lost") : rc;
 }

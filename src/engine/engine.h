@@ -59,6 +59,12 @@ struct engine_checkpoint_request {
     const char *const *masked; /* of a container: further paths that the runtime has mounted over,
                                   NULL-terminated, or NULL */
     bool stop;                 /* end the tree once the checkpoint is safe; else it goes on */
+    bool early; /* with stop: end it as soon as its memory has been copied, before it is stored;
+                   a failure after that loses it.  Memory is copied within the budget of a tree
+                   that goes on.  Not with plain; where a quota might refuse the checkpoint it is
+                   ended when that is safe, after all, with a warning */
+    bool incremental; /* read memory before the freeze, and in it only what was written meanwhile;
+                         where that is not possible all is read in the freeze, with a warning */
     bool tcp_established;
     bool skip_in_flight;       /* connections that are being opened are dropped */
     bool plain;                /* page images as files, readable by any CRIU; else packed */
@@ -94,7 +100,8 @@ struct engine_outcome {
 /* Freeze a process tree, store it, let it go on (or end it).
  *
  * The checkpoint appears whole or not at all; with `stop` the tree is ended only after the
- * checkpoint is durable.  If the call fails the tree runs as before.
+ * checkpoint is durable, unless `early` is asked for.  If the call fails the tree runs as before;
+ * after an early end the message says that it does not.
  *
  * errors  RC_EXISTS (id is there and not to be replaced), RC_NOT_FOUND (no such process),
  *         RC_UNSUPPORTED (the tree holds what cannot be saved: which, and what to do), RC_CONFLICT

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define READY_TICK_MS 20
+#define EVERY_TICK_MS 200
 #define AGAIN_NS CLOCK_S /* until the next try, when what stands against a checkpoint passes */
 
 struct life {
@@ -37,8 +38,10 @@ struct life {
     uint64_t started;
     int appdir;
 
-    pid_t worker; /* the child that makes a checkpoint, 0 = none */
-    int report;   /* its report comes here */
+    pid_t worker;  /* the child that makes a checkpoint, 0 = none */
+    int report;    /* its report comes here */
+    uint64_t next; /* when the next periodic checkpoint is due, 0 = never */
+    bool again;    /* the checkpoint that is being made is one of those */
     bool restored;
     bool stopped;
     struct pager *pager; /* brings in memory of a restored program; NULL = all is there */
@@ -57,7 +60,19 @@ static void warn(const struct life *l, const char *text)
         l->engine->warn(l->engine->arg, text);
 }
 
-/* ---- the checkpoint, once ready ---- */
+/* As often as there is something to look at. */
+static void set_tick(const struct life *l)
+{
+    supervise_set_tick(l->supervisor, l->ready ? READY_TICK_MS : l->next ? EVERY_TICK_MS : 0);
+}
+
+static void plan_next(struct life *l)
+{
+    l->next = l->o->every_ns && !l->o->stop ? clock_now() + l->o->every_ns : 0;
+    set_tick(l);
+}
+
+/* ---- the checkpoint, once ready and then again ---- */
 
 static _Noreturn void work(struct life *l, int to)
 {
@@ -70,9 +85,10 @@ static _Noreturn void work(struct life *l, int to)
     enum rc rc = registry_host_pid(l->record.init, l->record.pid, &pid, &err);
     struct engine_checkpoint_request req = {.store = l->o->store,
                                             .id = l->o->id,
-                                            .replace = l->o->cold,
+                                            .replace = l->o->cold || l->again,
                                             .pid = pid,
                                             .stop = l->o->stop,
+                                            .incremental = l->o->incremental,
                                             .tcp_established = l->o->tcp_established,
                                             .skip_in_flight = l->o->skip_in_flight,
                                             .plain = l->o->plain,
@@ -98,6 +114,7 @@ static _Noreturn void work(struct life *l, int to)
 static void start_checkpoint(struct life *l)
 {
     int p[2];
+    l->next = 0;
     if (pipe2(p, O_CLOEXEC) < 0)
         return warn(l, "no checkpoint: cannot make a pipe");
     l->worker = fork();
@@ -122,7 +139,7 @@ static void say_checkpoint(const struct life *l, const struct report *r)
         char *text = mem_asprintf("no checkpoint: %s; the command goes on", r->msg);
         return warn(l, text);
     }
-    if (l->o->quiet)
+    if (l->o->quiet || l->again)
         return;
     CLEANUP(mem_freep)
     char *text = mem_asprintf("checkpoint '%s' saved: %.1f MiB in %.2f s, frozen for %.0f ms",
@@ -171,6 +188,8 @@ static void end_checkpoint(struct life *l)
         return try_again(l, &r);
     tell_application(l, r.rc && r.rc != RC_EXISTS ? r.msg : NULL);
     say_checkpoint(l, &r);
+    l->again = true;
+    plan_next(l);
 }
 
 /* ---- hooks of the supervisor ---- */
@@ -196,18 +215,26 @@ static void on_readable(void *arg, int fd)
 static void restored_is_ready(struct life *l)
 {
     ready_freep(&l->ready);
-    supervise_set_tick(l->supervisor, 0);
+    set_tick(l);
     pager_ready(l->pager);
+}
+
+/* Memory that still comes cannot be saved: a restored program waits for its turn. */
+static bool is_due(struct life *l)
+{
+    return l->next && clock_now() >= l->next && (!l->pager || pager_ended(l->pager));
 }
 
 static void on_tick(void *arg)
 {
     struct life *l = arg;
+    if (!l->worker && is_due(l))
+        return start_checkpoint(l);
     if (l->again_at) {
         if (clock_now() < l->again_at)
             return;
         l->again_at = 0;
-        supervise_set_tick(l->supervisor, 0);
+        set_tick(l);
         return start_checkpoint(l);
     }
     if (!l->ready || l->worker)
@@ -222,7 +249,7 @@ static void on_tick(void *arg)
     if (!met && !late)
         return;
     ready_freep(&l->ready);
-    supervise_set_tick(l->supervisor, 0);
+    set_tick(l);
     if (!late)
         return start_checkpoint(l);
     tell_application(l, "not ready in time");
@@ -426,8 +453,12 @@ static enum rc begin(struct life *l, bool *out_exec, struct err *err)
         if (l->restored)
             l->started = clock_now();
         ready_place(l->ready, box_init_pid(l->box), l->appdir, l->started);
-        supervise_set_tick(l->supervisor, READY_TICK_MS);
     }
+    if (l->restored || !l->ready) {
+        l->again = l->restored;
+        plan_next(l);
+    }
+    set_tick(l);
     rc = registry_update(&l->record, err);
     if (!rc && l->o->begun)
         l->o->begun(l->o->begun_arg, &l->record);

@@ -1,11 +1,12 @@
 /* A process tree that changes its address space all the time, and knows what every byte must be.
  *
- * churn MEGABYTES STATE [rest]: fills memory, prints "ready" and waits until the file STATE is
+ * churn MEGABYTES STATE [rest|on]: fills memory, prints "ready" and waits until the file STATE is
  * there; then, at once and without a pause, in several threads: checks pages against what they must
  * hold, rewrites some, drops some with MADV_DONTNEED, unmaps and maps anew, moves with mremap,
  * changes protections, makes threads, and forks children that check and change their copy.  "round
  * N ok" for each round, at the end a check of everything and "all ok", or "bad: WHAT" and exit
- * status 1. With `rest` there are no rounds.
+ * status 1. With `rest` there are no rounds, with `on` they begin at once and end when STATE is
+ * there.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -257,6 +258,9 @@ int main(int argc, char **argv)
     }
     printf("ready\n");
     fflush(stdout);
+    int on = argc > 3 && strcmp(argv[3], "on") == 0;
+    for (unsigned round = 0; on && access(argv[2], F_OK) != 0; round++)
+        one_round(round);
     while (access(argv[2], F_OK) != 0)
         nanosleep(&(struct timespec){0, 2000000}, NULL);
     for (unsigned round = 0; argc == 3 && round < ROUNDS; round++)

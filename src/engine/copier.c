@@ -1,0 +1,136 @@
+#include "engine/copier.h"
+
+#include "base/compiler.h"
+#include "base/mem.h"
+#include "base/sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define THREADS_MAX 16U
+
+struct run {
+    struct copier *copier;
+    struct page_writer *writer;
+    bool lenient;
+    size_t next; /* atomic */
+    pthread_mutex_t lock;
+    enum rc rc;
+    struct err err;
+};
+
+void copier_done(struct copier *c)
+{
+    free(c->list);
+    *c = (struct copier){0};
+}
+
+unsigned copier_threads(void)
+{
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > (long)THREADS_MAX ? THREADS_MAX : (unsigned)n;
+}
+
+static void add_piece(struct copier *c, struct copier_piece p)
+{
+    if ((c->n & (c->n - 1)) == 0)
+        c->list = mem_realloc(c->list, (c->n ? c->n * 2 : 1) * sizeof(*c->list));
+    c->list[c->n++] = p;
+}
+
+void copier_add(struct copier *c, pid_t pid, uint64_t address, uint64_t pages,
+                struct page_input *input, uint64_t first)
+{
+    for (uint64_t at = 0; at < pages;) {
+        uint64_t left = pages - at;
+        unsigned n = left < MEMORY_CHUNK_PAGES ? (unsigned)left : MEMORY_CHUNK_PAGES;
+        add_piece(c, (struct copier_piece){.pid = pid,
+                                           .address = address + at * MEMORY_PAGE,
+                                           .input = input,
+                                           .first = first + at,
+                                           .n = n});
+        at += n;
+    }
+}
+
+/* Memory that the process itself may not read is read through its file in /proc. */
+static enum rc read_forced(const struct copier_piece *p, uint8_t *to, struct err *err)
+{
+    char path[40];
+    size_t want = p->n * MEMORY_PAGE, got = 0;
+    (void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)p->pid);
+    CLEANUP(fd_closep) int fd = sys_openat(AT_FDCWD, path, O_RDONLY, 0);
+    if (fd < 0)
+        return err_sys(err, "open '%s'", path);
+    while (got < want) {
+        ssize_t n = pread(fd, to + got, want - got, (off_t)(p->address + got));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return err_sys(err, "read memory of process %d at %#jx", (int)p->pid,
+                           (uintmax_t)(p->address + got));
+        got += (size_t)n;
+    }
+    return RC_OK;
+}
+
+static enum rc copy(const struct run *r, struct copier_piece *p, struct err *err)
+{
+    struct page_block *b = page_writer_take(r->writer, err);
+    if (!b)
+        return err->rc ? err->rc : RC_IO;
+    struct iovec to = {page_block_data(b), p->n * MEMORY_PAGE};
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): an address of another process
+    struct iovec from = {(void *)(uintptr_t)p->address, p->n * MEMORY_PAGE};
+    enum rc rc = RC_OK;
+    p->lost = process_vm_readv(p->pid, &to, 1, &from, 1, 0) != (ssize_t)to.iov_len;
+    if (p->lost && !r->lenient) {
+        rc = read_forced(p, to.iov_base, err);
+        p->lost = rc != RC_OK;
+    }
+    page_writer_give(r->writer, b, p->input, p->first, p->lost ? 0 : p->n);
+    return rc;
+}
+
+static void *copy_all(void *arg)
+{
+    struct run *r = arg;
+    for (;;) {
+        struct err err = ERR_INIT;
+        size_t i = __atomic_fetch_add(&r->next, 1, __ATOMIC_RELAXED);
+        if (i >= r->copier->n)
+            return NULL;
+        enum rc rc = copy(r, &r->copier->list[i], &err);
+        if (!rc)
+            continue;
+        __atomic_store_n(&r->next, r->copier->n, __ATOMIC_RELAXED); /* the others may stop */
+        (void)pthread_mutex_lock(&r->lock);
+        if (!r->rc) {
+            r->rc = rc;
+            r->err = err;
+        }
+        (void)pthread_mutex_unlock(&r->lock);
+    }
+}
+
+enum rc copier_run(struct copier *c, struct page_writer *w, bool lenient, struct err *err)
+{
+    struct run r = {
+        .copier = c, .writer = w, .lenient = lenient, .lock = PTHREAD_MUTEX_INITIALIZER};
+    pthread_t others[THREADS_MAX];
+    unsigned started = 0, wanted = copier_threads();
+    while (started + 1 < wanted && pthread_create(&others[started], NULL, copy_all, &r) == 0)
+        started++;
+    (void)copy_all(&r);
+    for (unsigned i = 0; i < started; i++)
+        (void)pthread_join(others[i], NULL);
+    (void)pthread_mutex_destroy(&r.lock);
+    if (r.rc && err)
+        *err = r.err;
+    return r.rc;
+}
