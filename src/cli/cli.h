@@ -145,4 +145,4 @@ int cli_print(const struct buf *text);
 
 extern const struct opt_command cmd_run, cmd_checkpoint, cmd_restore, cmd_ls, cmd_inspect, cmd_diff,
     cmd_delete, cmd_gc, cmd_verify, cmd_key, cmd_doctor, cmd_status, cmd_configure, cmd_version,
-    cmd_copy, cmd_export, cmd_import, cmd_prefetch;
+    cmd_copy, cmd_export, cmd_import, cmd_prefetch, cmd_bench;

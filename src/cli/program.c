@@ -61,10 +61,11 @@ static const struct opt_command cmd_help = {
 };
 
 static const struct opt_command *const commands[] = {
-    &cmd_run,      &cmd_checkpoint, &cmd_restore,    &cmd_ls,     &cmd_inspect,   &cmd_diff,
-    &cmd_verify,   &cmd_delete,     &cmd_gc,         &cmd_copy,   &cmd_export,    &cmd_import,
-    &cmd_prefetch, &cmd_key,        &cmd_doctor,     &cmd_status, &cmd_configure, &cmd_version,
-    &cmd_help,     &cmd_man,        &cmd_completion, &cmd_ids,    &cmd_boxes,     NULL};
+    &cmd_run,    &cmd_checkpoint, &cmd_restore,   &cmd_ls,      &cmd_inspect,
+    &cmd_diff,   &cmd_verify,     &cmd_delete,    &cmd_gc,      &cmd_copy,
+    &cmd_export, &cmd_import,     &cmd_prefetch,  &cmd_bench,   &cmd_key,
+    &cmd_doctor, &cmd_status,     &cmd_configure, &cmd_version, &cmd_help,
+    &cmd_man,    &cmd_completion, &cmd_ids,       &cmd_boxes,   NULL};
 
 const struct opt_program cli_program = {
     .name = "chrek",
