@@ -105,7 +105,7 @@ def test_again_and_again(t):
         wait_for("a third one", lambda s=second: made("c") not in (s, None))
         last = ticks(p)[-1]
         t.stop(p)
-        wait_for("its end", lambda: not t.json("status")["boxes"])
+        wait_for("its end", lambda: not [b for b in t.json("status")["boxes"] if b["name"] == "c"])
     again = t.start("restore", "c")
     wait_for("ticks", lambda: ticks(again))
     assert ticks(again)[0] > 5 and ticks(again)[0] <= last + 20
