@@ -6,13 +6,18 @@
 #include "base/sys.h"
 #include "codec/json.h"
 #include "rootfs/tmpfs.h"
+#include "rootfs/whiteout.h"
 
+#include <archive_entry.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define LIST_MAX ((size_t)64 << 20)
 #define KEPT_MAX 4096
@@ -75,14 +80,6 @@ static enum rc what_is_kept(struct kept *k, struct err *err)
     return keep_mounts(k, err);
 }
 
-enum rc rootfs_apply_files(int ckptfd, int rootfd, struct err *err)
-{
-    CLEANUP(kept_done) struct kept kept = {0};
-    enum rc rc = what_is_kept(&kept, err);
-    return rc ? rc
-              : tmpfs_load_except(ckptfd, ROOTFS_DIFF, rootfd, (const char *const *)kept.path, err);
-}
-
 /* `path` is a kept one, lies below one, or contains one. */
 static bool touches_kept(const char *path, const struct kept *kept)
 {
@@ -91,6 +88,17 @@ static bool touches_kept(const char *path, const struct kept *kept)
         const char *k = kept->path[i];
         size_t m = strlen(k), least = n < m ? n : m;
         if (strncmp(path, k, least) == 0 && ((n > m ? path : k)[least] == '/' || n == m))
+            return true;
+    }
+    return false;
+}
+
+/* `path` is a kept one or lies below one. */
+static bool is_kept(const char *path, const struct kept *kept)
+{
+    for (size_t i = 0; i < kept->n; i++) {
+        size_t n = strlen(kept->path[i]);
+        if (strncmp(path, kept->path[i], n) == 0 && (path[n] == '/' || !path[n]))
             return true;
     }
     return false;
@@ -127,6 +135,121 @@ static enum rc delete_one(int rootfd, const char *path, struct err *err)
         return err_sys(err, "open '%s'", parent);
     return fs_remove_tree(real, slash ? slash + 1 : path, err);
 }
+
+/* ---- files ---- */
+
+struct apply {
+    int root;
+    const struct kept *kept;
+    /* The kernel makes one whiteout and links it to all the names: an archive then has it once, and
+     * links to that. */
+    char **whiteouts;
+    size_t n_whiteouts;
+};
+
+static void apply_done(struct apply *a)
+{
+    for (size_t i = 0; i < a->n_whiteouts; i++)
+        free(a->whiteouts[i]);
+    free(a->whiteouts);
+}
+
+static void remember(struct apply *a, const char *path)
+{
+    a->whiteouts = mem_realloc(a->whiteouts, (a->n_whiteouts + 1) * sizeof(*a->whiteouts));
+    a->whiteouts[a->n_whiteouts++] = mem_strdup(path);
+}
+
+static char *deleted_by(struct apply *a, const char *path, struct archive_entry *e)
+{
+    const char *link = archive_entry_hardlink(e);
+    char *gone = whiteout_of(path, e);
+    if (gone && archive_entry_filetype(e) == AE_IFCHR)
+        remember(a, path);
+    while (link && link[0] == '.' && link[1] == '/')
+        link += 2;
+    for (size_t i = 0; link && !gone && i < a->n_whiteouts; i++)
+        if (strcmp(a->whiteouts[i], link) == 0)
+            gone = mem_strdup(path);
+    return gone;
+}
+
+static enum rc remove_path(const struct apply *a, const char *path, struct err *err)
+{
+    if (!is_clean(path, strlen(path)))
+        return err_set(err, RC_CORRUPT, "the archive has a bad path");
+    enum rc rc = touches_kept(path, a->kept) ? RC_OK : delete_one(a->root, path, err);
+    return rc ? err_ctx(err, rc, "delete '%s'", path) : RC_OK;
+}
+
+/* Of an opaque directory nothing of what the image has in it is seen. */
+static enum rc empty(const struct apply *a, const char *path, struct err *err)
+{
+    enum rc rc = RC_OK;
+    const char *at = *path ? path : ".";
+    int fd = sys_open_in_root(a->root, at, O_RDONLY | O_DIRECTORY, 0, RESOLVE_NO_SYMLINKS);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!dir) {
+        fd_closep(&fd);
+        bool none = errno == ENOENT || errno == ENOTDIR || errno == ELOOP;
+        return none ? RC_OK : err_sys(err, "open '%s'", path);
+    }
+    for (const struct dirent *e; !rc && (e = readdir(dir));) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        CLEANUP(mem_freep)
+        char *child = mem_asprintf("%s%s%s", path, *path ? "/" : "", e->d_name);
+        rc = remove_path(a, child, err);
+    }
+    (void)closedir(dir);
+    return rc;
+}
+
+/* What is there and cannot become what is to be there: a directory for anything else, or the other
+ * way round.  The archiver would not empty the one, and would keep a link to a directory. */
+static enum rc make_way(const struct apply *a, const char *path, bool for_dir, struct err *err)
+{
+    struct stat st;
+    CLEANUP(fd_closep)
+    int fd = sys_open_in_root(a->root, path, O_PATH | O_NOFOLLOW, 0, 0);
+    if (fd < 0 || fstat(fd, &st) < 0 || S_ISDIR(st.st_mode) == for_dir)
+        return RC_OK;
+    if (touches_kept(path, a->kept))
+        return err_set(err, RC_CONFLICT, "something of this container's own is mounted there");
+    return delete_one(a->root, path, err);
+}
+
+static enum rc before_entry(void *arg, const char *path, struct archive_entry *e, bool *out_skip,
+                            struct err *err)
+{
+    struct apply *a = arg;
+    bool is_dir = archive_entry_filetype(e) == AE_IFDIR && !archive_entry_hardlink(e);
+    CLEANUP(mem_freep) char *gone = deleted_by(a, path, e);
+    const char *slash = strrchr(path, '/');
+    CLEANUP(mem_freep) char *parent = mem_asprintf("%.*s", slash ? (int)(slash - path) : 0, path);
+    *out_skip = gone || whiteout_is_opaque_mark(path) || is_kept(path, a->kept);
+    if (gone)
+        return remove_path(a, gone, err);
+    if (whiteout_is_opaque_mark(path))
+        return empty(a, parent, err);
+    if (*out_skip || !*path)
+        return RC_OK;
+    enum rc rc = make_way(a, path, is_dir, err);
+    if (!rc && whiteout_is_opaque(e))
+        rc = empty(a, path, err);
+    whiteout_drop_attributes(e);
+    return rc;
+}
+
+enum rc rootfs_apply_files(int ckptfd, int rootfd, struct err *err)
+{
+    CLEANUP(kept_done) struct kept kept = {0};
+    CLEANUP(apply_done) struct apply a = {.root = rootfd, .kept = &kept};
+    enum rc rc = what_is_kept(&kept, err);
+    return rc ? rc : tmpfs_load_filtered(ckptfd, ROOTFS_DIFF, rootfd, before_entry, &a, err);
+}
+
+/* ---- deletions ---- */
 
 static enum rc read_list(int ckptfd, struct buf *text, struct err *err)
 {

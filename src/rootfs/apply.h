@@ -16,8 +16,11 @@
 #define ROOTFS_DELETED "deleted-files.json"
 #define ROOTFS_DELETED_OLD "deleted.files"
 
-/* Extract the files; existing ones are replaced.
- * errors  RC_CORRUPT (no archive, or one that reaches outside), RC_NO_SPACE, RC_DENIED, RC_IO */
+/* Extract the files; what is there is replaced, whatever it is.  Whiteouts in the archive, as one
+ * has them that was made of an upper directory by tar, are deletions.
+ * errors  RC_CORRUPT (no archive, or one that reaches outside), RC_NO_SPACE, RC_DENIED, RC_IO
+ *         (also an owner or an attribute that cannot be set), RC_CONFLICT (a mount is in the way)
+ */
 enum rc rootfs_apply_files(int ckptfd, int rootfd, struct err *err);
 
 /* Remove what was deleted.  What is not there any more is fine.

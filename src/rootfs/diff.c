@@ -5,8 +5,10 @@
 #include "base/mem.h"
 #include "base/sys.h"
 #include "codec/json.h"
+#include "codec/utf8.h"
 #include "rootfs/apply.h"
 #include "rootfs/tmpfs.h"
+#include "rootfs/whiteout.h"
 
 #include <archive_entry.h>
 #include <dirent.h>
@@ -19,13 +21,13 @@
 #include <sys/xattr.h>
 
 #define DELETED_MAX 1000000
-static const char opaque_name[] = ".wh..wh..opq";
 
 struct capture {
     const struct diff_source *from;
     yyjson_mut_doc *doc;
     yyjson_mut_val *deleted;
-    enum rc rc; /* of the first failure inside the filter */
+    bool unsaid; /* a deletion whose name is no UTF-8 and cannot be in the list */
+    enum rc rc;  /* of the first failure inside the filter */
     struct err *err;
 };
 
@@ -48,10 +50,22 @@ static bool is_foreign(const struct capture *c, const char *path)
     return false;
 }
 
+static bool is_utf8(const char *text)
+{
+    size_t left = strlen(text), n = 1;
+    for (; left > 0 && n > 0; text += n, left -= n)
+        n = utf8_len(text, left);
+    return n > 0;
+}
+
 static void add_deleted(struct capture *c, const char *path)
 {
     if (is_foreign(c, path))
         return;
+    if (!is_utf8(path)) {
+        c->unsaid = true;
+        return;
+    }
     if (yyjson_mut_arr_size(c->deleted) >= DELETED_MAX) {
         c->rc = err_set(c->err, RC_TOO_BIG, "more than %d deleted files", DELETED_MAX);
         return;
@@ -83,27 +97,13 @@ static bool is_opaque(const struct capture *c, const char *path)
 {
     static const char *const names[] = {"trusted.overlay.opaque", "user.overlay.opaque"};
     char value = 0;
-    CLEANUP(mem_freep) char *marker = mem_asprintf("%s/%s", path, opaque_name);
+    CLEANUP(mem_freep) char *marker = mem_asprintf("%s/%s", path, WHITEOUT_OPAQUE);
     CLEANUP(fd_closep) int fd = sys_openat(c->from->upper, path, O_RDONLY | O_DIRECTORY, 0);
     struct stat st;
     for (size_t i = 0; fd >= 0 && i < ARRAY_LEN(names); i++)
         if (fgetxattr(fd, names[i], &value, 1) == 1 && (value == 'y' || value == 'x'))
             return value == 'y';
     return fstatat(c->from->upper, marker, &st, AT_SYMLINK_NOFOLLOW) == 0;
-}
-
-/* The overlay's own attributes mean nothing elsewhere. */
-static void drop_overlay_attributes(struct archive_entry *e)
-{
-    CLEANUP(tmpfs_entry_freep) struct archive_entry *copy = archive_entry_clone(e);
-    archive_entry_xattr_clear(e);
-    (void)archive_entry_xattr_reset(copy);
-    const char *name;
-    const void *value;
-    size_t size;
-    while (archive_entry_xattr_next(copy, &name, &value, &size) == 0)
-        if (strncmp(name, "trusted.overlay.", 16) != 0 && strncmp(name, "user.overlay.", 13) != 0)
-            archive_entry_xattr_add_entry(e, name, value, size);
 }
 
 /* For the archiver: whether an entry stays out. */
@@ -113,21 +113,22 @@ static bool stays_out(void *arg, const char *path, struct archive_entry *e)
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     if (c->rc || is_foreign(c, path))
         return true;
-    if (strcmp(name, opaque_name) == 0)
+    if (strcmp(name, WHITEOUT_OPAQUE) == 0)
         return true;
-    if (archive_entry_filetype(e) == AE_IFCHR && archive_entry_rdev(e) == 0) {
-        add_deleted(c, path);
-        return true;
-    }
-    if (strncmp(name, ".wh.", 4) == 0 && name[4]) {
-        CLEANUP(mem_freep) char *gone = mem_asprintf("%.*s%s", (int)(name - path), path, name + 4);
+    CLEANUP(mem_freep) char *gone = whiteout_of(path, e);
+    c->unsaid = false;
+    if (gone) {
         add_deleted(c, gone);
-        return true;
+        if (c->unsaid)
+            whiteout_make(e, gone);
+        return !c->unsaid;
     }
     if (archive_entry_filetype(e) == AE_IFDIR && is_opaque(c, path))
         for (size_t i = 0; i < c->from->n_lower; i++)
             add_hidden(c, c->from->lower[i], path);
-    drop_overlay_attributes(e);
+    whiteout_drop_attributes(e);
+    if (c->unsaid)
+        whiteout_make_opaque(e);
     return false;
 }
 

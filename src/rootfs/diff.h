@@ -2,9 +2,10 @@
  * as rootfs-diff.tar (what is there now) and deleted-files.json (what is not there any more).
  *
  * Whiteouts (character devices 0:0, or the `.wh.` names of other storage drivers) become deletions,
- * and so does what an opaque directory hides.  Not captured: what is mounted into the container,
- * the files that the runtime writes (/etc/hosts, /etc/hostname, /etc/resolv.conf, /run/secrets),
- * sockets. Threads: safe.
+ * and so does what an opaque directory hides; a deleted name that JSON cannot hold becomes a `.wh.`
+ * name in the archive.  Not captured: what is mounted into the container, the files that the
+ * runtime writes (/etc/hosts, /etc/hostname, /etc/resolv.conf, /run/secrets), sockets. Threads:
+ * safe.
  */
 #pragma once
 

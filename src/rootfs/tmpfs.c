@@ -192,25 +192,28 @@ static enum rc check_path(const char *path, struct err *err)
     return RC_OK;
 }
 
-/* Whether an entry may be extracted at all; the disk writer refuses links on the way by itself. */
-static enum rc check_entry(struct archive_entry *e, struct err *err)
+static enum rc check_paths(struct archive_entry *e, struct err *err)
 {
     const char *link = archive_entry_hardlink(e);
     enum rc rc = check_path(archive_entry_pathname(e), err);
-    if (!rc && link)
-        rc = check_path(link, err);
-    if (rc)
-        return rc;
+    return !rc && link ? check_path(link, err) : rc;
+}
+
+/* The disk writer refuses links on the way by itself. */
+static enum rc check_type(struct archive_entry *e, struct err *err)
+{
     unsigned type = archive_entry_filetype(e);
-    if (!link && type != AE_IFREG && type != AE_IFDIR && type != AE_IFLNK && type != AE_IFIFO)
+    if (!archive_entry_hardlink(e) && type != AE_IFREG && type != AE_IFDIR && type != AE_IFLNK &&
+        type != AE_IFIFO)
         return err_set(err, RC_CORRUPT, "the archive holds a device or socket");
     return RC_OK;
 }
 
+/* A warning of the disk writer is an owner, a time or an attribute that could not be set. */
 static enum rc load_entry(struct archive *in, struct archive *disk, struct archive_entry *e,
                           struct err *err)
 {
-    if (archive_write_header(disk, e) < ARCHIVE_WARN)
+    if (archive_write_header(disk, e) != ARCHIVE_OK)
         return archive_error(disk, "extract", err);
     const void *data;
     size_t len;
@@ -221,50 +224,61 @@ static enum rc load_entry(struct archive *in, struct archive *disk, struct archi
             break;
         if (r < ARCHIVE_WARN)
             return err_set(err, RC_CORRUPT, "the archive is damaged: %s", archive_error_string(in));
-        if (archive_write_data_block(disk, data, len, at) < ARCHIVE_WARN)
+        if (archive_write_data_block(disk, data, len, at) < ARCHIVE_OK)
             return archive_error(disk, "extract", err);
     }
-    return archive_write_finish_entry(disk) < ARCHIVE_WARN ? archive_error(disk, "extract", err)
-                                                           : RC_OK;
+    return archive_write_finish_entry(disk) != ARCHIVE_OK ? archive_error(disk, "extract", err)
+                                                          : RC_OK;
 }
 
-static bool is_excluded(const char *path, const char *const *excluded)
+struct load {
+    int fd, dirfd;
+    enum rc (*before)(void *arg, const char *path, struct archive_entry *e, bool *out_skip,
+                      struct err *err);
+    void *arg;
+    enum rc rc;
+    struct err *err;
+};
+
+static enum rc ask(const struct load *l, struct archive_entry *e, bool *out_skip, struct err *err)
 {
+    const char *path = archive_entry_pathname(e);
+    if (!l->before)
+        return RC_OK;
     while (path[0] == '.' && path[1] == '/')
         path += 2;
-    for (; excluded && *excluded; excluded++) {
-        size_t n = strlen(*excluded);
-        if (strncmp(path, *excluded, n) == 0 && (path[n] == '/' || !path[n]))
-            return true;
-    }
-    return false;
+    size_t n = strcmp(path, ".") == 0 ? 0 : strlen(path);
+    while (n && path[n - 1] == '/')
+        n--;
+    CLEANUP(mem_freep) char *clean = mem_asprintf("%.*s", (int)n, path);
+    return l->before(l->arg, clean, e, out_skip, err);
 }
 
-static enum rc load_all(struct archive *in, struct archive *disk, const char *const *excluded,
+static enum rc load_all(const struct load *l, struct archive *in, struct archive *disk,
                         struct err *err)
 {
     for (struct archive_entry *e;;) {
+        bool skip = false;
         int r = archive_read_next_header(in, &e);
         if (r == ARCHIVE_EOF)
             return RC_OK;
         if (r < ARCHIVE_WARN)
             return err_set(err, RC_CORRUPT, "no archive of ours: %s", archive_error_string(in));
-        enum rc rc = check_entry(e, err);
-        if (!rc && is_excluded(archive_entry_pathname(e), excluded))
+        enum rc rc = check_paths(e, err);
+        if (!rc)
+            rc = ask(l, e, &skip, err);
+        if (!rc && skip)
             continue;
         if (!rc)
+            rc = check_type(e, err);
+        if (!rc)
             rc = load_entry(in, disk, e, err);
-        if (rc)
-            return rc;
+        if (rc) {
+            const char *path = archive_entry_pathname(e);
+            return err_ctx(err, rc, "'%.300s'", path ? path : "");
+        }
     }
 }
-
-struct load {
-    int fd, dirfd;
-    const char *const *excluded;
-    enum rc rc;
-    struct err *err;
-};
 
 static enum rc load_here(const struct load *l, struct err *err)
 {
@@ -280,7 +294,7 @@ static enum rc load_here(const struct load *l, struct err *err)
                   ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS);
     if (archive_read_open_fd(in, l->fd, BLOCK) != ARCHIVE_OK)
         return err_set(err, RC_CORRUPT, "no archive: %s", archive_error_string(in));
-    enum rc rc = load_all(in, disk, l->excluded, err);
+    enum rc rc = load_all(l, in, disk, err);
     if (!rc && archive_write_close(disk) != ARCHIVE_OK)
         rc = archive_error(disk, "extract", err);
     return rc;
@@ -295,18 +309,20 @@ static void *load_thread(void *arg)
 
 enum rc tmpfs_load(int infd, const char *name, int dirfd, struct err *err)
 {
-    return tmpfs_load_except(infd, name, dirfd, NULL, err);
+    return tmpfs_load_filtered(infd, name, dirfd, NULL, NULL, err);
 }
 
-enum rc tmpfs_load_except(int infd, const char *name, int dirfd, const char *const *excluded,
-                          struct err *err)
+enum rc tmpfs_load_filtered(int infd, const char *name, int dirfd,
+                            enum rc (*before)(void *arg, const char *path, struct archive_entry *e,
+                                              bool *out_skip, struct err *err),
+                            void *arg, struct err *err)
 {
     CLEANUP(fd_closep) int fd = sys_openat(infd, name, O_RDONLY | O_NOFOLLOW, 0);
     if (fd < 0)
         return err_sys(err, "open '%s'", name);
     /* The disk writer's own checks against links need relative paths, so the working directory must
      * be the target: that of one thread, which has its own. */
-    struct load l = {.fd = fd, .dirfd = dirfd, .excluded = excluded, .err = err};
+    struct load l = {.fd = fd, .dirfd = dirfd, .before = before, .arg = arg, .err = err};
     pthread_t thread;
     int bad = pthread_create(&thread, NULL, load_thread, &l);
     if (bad) {
