@@ -69,8 +69,23 @@ static int sync_parent(int dirfd, const char *path)
     return fd < 0 ? -1 : sys_fsync(fd);
 }
 
-static enum rc write_renamed(int dirfd, const char *path, const void *data, size_t len, mode_t mode,
-                             bool durable, struct err *err)
+static enum rc copy_all(int from, int to, struct err *err)
+{
+    char chunk[65536];
+    size_t n = 0;
+    do {
+        enum rc rc = sys_read_full(from, chunk, sizeof(chunk), &n, err);
+        if (!rc)
+            rc = sys_write_all(to, chunk, n, err);
+        if (rc)
+            return rc;
+    } while (n == sizeof(chunk));
+    return RC_OK;
+}
+
+/* The content is `data`, or, unless `from` is -1, what can be read from that. */
+static enum rc write_renamed(int dirfd, const char *path, const void *data, size_t len, int from,
+                             mode_t mode, bool durable, struct err *err)
 {
     char random[9];
     rand_hex(random, 8);
@@ -78,7 +93,7 @@ static enum rc write_renamed(int dirfd, const char *path, const void *data, size
     CLEANUP(fd_closep) int fd = sys_openat(dirfd, temp, O_WRONLY | O_CREAT | O_EXCL, mode);
     if (fd < 0)
         return err_sys(err, "create '%s'", temp);
-    enum rc rc = sys_write_all(fd, data, len, err);
+    enum rc rc = from >= 0 ? copy_all(from, fd, err) : sys_write_all(fd, data, len, err);
     if (!rc && fchmod(fd, mode) < 0)
         rc = err_sys(err, "chmod '%s'", temp);
     if (!rc && durable && sys_fsync(fd) < 0)
@@ -97,13 +112,22 @@ static enum rc write_renamed(int dirfd, const char *path, const void *data, size
 enum rc fs_write_atomic(int dirfd, const char *path, const void *data, size_t len, mode_t mode,
                         struct err *err)
 {
-    return write_renamed(dirfd, path, data, len, mode, true, err);
+    return write_renamed(dirfd, path, data, len, -1, mode, true, err);
 }
 
 enum rc fs_write_whole(int dirfd, const char *path, const void *data, size_t len, mode_t mode,
                        struct err *err)
 {
-    return write_renamed(dirfd, path, data, len, mode, false, err);
+    return write_renamed(dirfd, path, data, len, -1, mode, false, err);
+}
+
+enum rc fs_copy_file(int from_dir, const char *from, int to_dir, const char *to, mode_t mode,
+                     struct err *err)
+{
+    CLEANUP(fd_closep) int fd = sys_openat(from_dir, from, O_RDONLY | O_NOCTTY | O_NONBLOCK, 0);
+    if (fd < 0)
+        return err_sys(err, "open '%s'", from);
+    return write_renamed(to_dir, to, NULL, 0, fd, mode, false, err);
 }
 
 enum rc fs_mkdirs(const char *path, mode_t mode, struct err *err)

@@ -24,6 +24,12 @@ enum rc fs_write_atomic(int dirfd, const char *path, const void *data, size_t le
 enum rc fs_write_whole(int dirfd, const char *path, const void *data, size_t len, mode_t mode,
                        struct err *err);
 
+/* Copy a file's content, of any size, so that a reader of the copy sees all of it or none; without
+ * waiting for the disk.
+ * errors  RC_NOT_FOUND, RC_DENIED, RC_NO_SPACE, RC_IO; then `to` is as it was */
+enum rc fs_copy_file(int from_dir, const char *from, int to_dir, const char *to, mode_t mode,
+                     struct err *err);
+
 /* Make a directory and its parents, mode as given for those that are made. */
 enum rc fs_mkdirs(const char *path, mode_t mode, struct err *err);
 

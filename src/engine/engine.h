@@ -40,6 +40,10 @@ struct engine {
  * errors  RC_NOT_FOUND, saying where it looked */
 enum rc engine_find_criu(char **out, struct err *err);
 
+/* Start it and ask for its version.
+ * errors  RC_NOT_FOUND, RC_DENIED, RC_TIMEOUT, RC_IO */
+enum rc engine_check_criu(const char *criu, struct err *err);
+
 /* Where a container comes from that is saved, as its orchestrator calls it; NULL is unknown. */
 struct engine_origin {
     const char *node;
@@ -83,6 +87,7 @@ struct engine_checkpoint_request {
 };
 
 #define ENGINE_TIMEOUT_NS ((uint64_t)1800 * 1000000000)
+#define ENGINE_NO_TIMEOUT UINT64_MAX
 #define ENGINE_GHOST_LIMIT (512U << 20)
 
 struct engine_outcome {
@@ -113,10 +118,15 @@ struct engine_restore_request {
     struct store_entry *entry; /* found and accepted by the store */
     struct box *box;           /* fresh: nothing has run in it; NULL: restore right here, into our
                                   own namespaces, with the root as our child */
-    int streams[3];            /* the application's ends of our pipes; -1 where it has none */
-    const char *app_dir;       /* without a box: the application directory, NULL = none */
-    const char *work_dir;      /* for CRIU's log; NULL: a directory in /tmp that goes away */
-    int log_level;             /* of CRIU, 0..4 */
+    /* Called once the checkpoint is accepted and verified, before it is used: what must not be done
+     * for one that is refused.  May still fill in `app_dir`, `config_file` and `external`.  NULL =
+     * nothing to do. */
+    enum rc (*prepare)(void *arg, struct err *err);
+    void *prepare_arg;
+    int streams[3];       /* the application's ends of our pipes; -1 where it has none */
+    const char *app_dir;  /* without a box: the application directory, NULL = none */
+    const char *work_dir; /* for CRIU's log; NULL: a directory in /tmp that goes away */
+    int log_level;        /* of CRIU, 0..4 */
     bool skip_in_flight;
     const char *config_file;     /* of CRIU, for what has no field; NULL = none */
     const char *const *external; /* CRIU's external resources, NULL-terminated, or NULL */
@@ -124,9 +134,9 @@ struct engine_restore_request {
     enum engine_mode mode; /* what cannot be had becomes ENGINE_FULL, with a warning */
     uint64_t record_ns;    /* how long a first restore in mode workingset or lazy records what the
                               program touches, 0 = a default */
-    uint64_t timeout_ns;
-    const char *notify;   /* how the application is told; NULL: as the checkpoint says */
-    const char *hostname; /* identity of the new life */
+    uint64_t timeout_ns;   /* 0 = ENGINE_TIMEOUT_NS, or ENGINE_NO_TIMEOUT */
+    const char *notify;    /* how the application is told; NULL: as the checkpoint says */
+    const char *hostname;  /* identity of the new life */
     char *const *env;
     const char *criu_log_dir; /* a copy of the log of a failed restore goes here; NULL = none */
 };

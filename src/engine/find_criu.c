@@ -1,5 +1,7 @@
+#include "base/clock.h"
 #include "base/compiler.h"
 #include "base/mem.h"
+#include "criu/session.h"
 #include "engine/engine.h"
 
 #include <limits.h>
@@ -7,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define CHECK_NS (30 * CLOCK_S)
 
 /* Where CRIU lies relative to our own program: installed (PREFIX/bin), or in the build tree
  * (build/<kind>/src). */
@@ -46,4 +50,15 @@ enum rc engine_find_criu(char **out, struct err *err)
     return err_set(err, RC_NOT_FOUND,
                    "no criu program: looked beside chrek, in /usr/local/sbin and /usr/sbin; "
                    "install CRIU 4.2 or newer, or name it with --criu or $CHREK_CRIU");
+}
+
+enum rc engine_check_criu(const char *criu, struct err *err)
+{
+    CLEANUP(cr_session_freep) struct cr_session *s = NULL;
+    struct cr_launch launch = {.criu = criu};
+    struct cr_facts version;
+    enum rc rc = cr_session_open(&launch, &s, err);
+    if (!rc)
+        rc = cr_version(s, clock_now() + CHECK_NS, &version, err);
+    return rc ? err_ctx(err, rc, "CRIU cannot be used") : RC_OK;
 }

@@ -2,7 +2,7 @@
  *
  *   gate      can a tree from there run here
  *   verify    the small files against the manifest, before anything reads them
- *   files     /dev/shm
+ *   files     what the caller has to prepare, such as the root file system; /dev/shm
  *   identity  the application directory
  *   memory    of a packed checkpoint: verified images for CRIU, and what is left to us
  *   launch    are the file locks free; CRIU, in the box; and a pager, if the program is not to wait
@@ -25,12 +25,12 @@
 #include "criu/session.h"
 #include "engine/appdir.h"
 #include "engine/children.h"
-#include "engine/container.h"
 #include "engine/engine.h"
 #include "engine/feed.h"
 #include "engine/fill.h"
 #include "engine/gpus.h"
 #include "engine/host.h"
+#include "engine/inherit.h"
 #include "engine/locks.h"
 #include "engine/notify.h"
 #include "engine/view.h"
@@ -67,6 +67,7 @@ struct restore {
     struct gpus gpus;
     struct join join;
     struct children children; /* without a box: what is ours to end is what came after these */
+    struct inherit inherit;
     struct cr_session *session;
     struct verification verification;
     const struct page_reader *pages; /* NULL: plain format */
@@ -146,10 +147,11 @@ static enum rc files(void *ctx, uint64_t deadline, struct err *err)
 {
     (void)deadline;
     const struct restore *r = ctx;
-    if (!r->meta->has_shm)
-        return RC_OK;
+    enum rc rc = r->req->prepare ? r->req->prepare(r->req->prepare_arg, err) : RC_OK;
+    if (rc || !r->meta->has_shm)
+        return rc;
     int fd = -1, from = -1;
-    enum rc rc = open_dir(r, "/dev/shm", &fd, err);
+    rc = open_dir(r, "/dev/shm", &fd, err);
     CLEANUP(fd_closep) int shm = fd;
     if (!rc)
         rc = store_entry_reveal(r->req->entry, HOST_SHM_ARCHIVE, &from, err);
@@ -214,7 +216,7 @@ static enum rc make_work_dir(struct restore *r, struct err *err)
     return r->work < 0 ? err_sys(err, "open '%s'", r->work_path) : RC_OK;
 }
 
-enum { PASS_IMAGES, PASS_WORK, PASS_STREAM };
+enum { PASS_IMAGES, PASS_WORK, PASS_INHERIT };
 
 static enum rc locks_are_free(const struct restore *r, int images, struct err *err)
 {
@@ -238,19 +240,16 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
         rc = store_entry_reveal(r->req->entry, "*.img", &images, err);
     if (!rc)
         rc = locks_are_free(r, images, err);
+    if (!rc)
+        rc = inherit_find(r->meta, images, r->req->streams, &r->inherit, err);
     if (!rc && !r->req->box)
         rc = children_note(&r->children, err);
     if (rc)
         return rc;
-    int pass[PASS_STREAM + 4] = {images, r->work};
-    size_t n = PASS_STREAM;
-    for (int i = 0; i < 3; i++)
-        if (r->req->streams[i] >= 0)
-            pass[n++] = r->req->streams[i];
-    CLEANUP(fd_closep) int net = sys_openat(AT_FDCWD, "/proc/self/ns/net", O_RDONLY, 0);
-    if (net < 0)
-        return err_sys(err, "our network namespace");
-    pass[n++] = net;
+    int pass[PASS_INHERIT + INHERIT_MAX] = {images, r->work};
+    size_t n = PASS_INHERIT;
+    for (size_t i = 0; i < r->inherit.n; i++)
+        pass[n++] = r->inherit.fd[i];
     struct cr_launch l = {.criu = r->engine->criu,
                           .enter = join_enter,
                           .enter_arg = &r->join,
@@ -351,45 +350,22 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
     return rc;
 }
 
-/* Which new descriptor stands in for each old stream; a pipe that two streams shared counts once.
- * The last one that was passed is the network. */
-static size_t map_streams(const struct restore *r, struct cr_inherit inherit[4])
-{
-    size_t n = 0, passed = PASS_STREAM;
-    for (int i = 0; i < 3; i++) {
-        if (r->req->streams[i] < 0)
-            continue;
-        int number = cr_session_fd(passed++);
-        const char *key = r->meta->stream_key[i];
-        if (r->meta->streams[i] != METADATA_STREAM_PIPE)
-            continue;
-        bool seen = false;
-        for (size_t k = 0; k < n; k++)
-            seen = seen || strcmp(inherit[k].key, key) == 0;
-        if (!seen)
-            inherit[n++] = (struct cr_inherit){key, number};
-    }
-    if (r->meta->container || !r->meta->ours) /* its network is what there is here */
-        inherit[n++] = (struct cr_inherit){CONTAINER_NET_KEY, cr_session_fd(passed)};
-    return n;
-}
-
+/* For whoever looks into it later; a log that there is not is no failure. */
 static void copy_log(const struct restore *r)
 {
-    CLEANUP(buf_done) struct buf log = BUF_INIT;
-    if (!r->req->criu_log_dir ||
-        fs_read_file(r->work, LOG_NAME, BUF_DEFAULT_MAX, &log, NULL) != RC_OK)
+    if (!r->req->criu_log_dir || r->work < 0 || fs_mkdirs(r->req->criu_log_dir, 0755, NULL))
         return;
     CLEANUP(mem_freep)
     char *path = mem_asprintf("%s/restore-%lld.log", r->req->criu_log_dir, (long long)time(NULL));
-    (void)!fs_mkdirs(r->req->criu_log_dir, 0755, NULL);
-    (void)!fs_write_whole(AT_FDCWD, path, buf_str(&log), log.len, 0644, NULL);
+    (void)!fs_copy_file(r->work, LOG_NAME, AT_FDCWD, path, 0644, NULL);
 }
 
 static enum rc run_criu(void *ctx, uint64_t deadline, struct err *err)
 {
     struct restore *r = ctx;
-    struct cr_inherit inherit[4];
+    struct cr_inherit inherit[INHERIT_MAX];
+    for (size_t i = 0; i < r->inherit.n; i++)
+        inherit[i] = (struct cr_inherit){r->inherit.key[i], cr_session_fd(PASS_INHERIT + i)};
     struct cr_opts opts = {.images_fd = cr_session_fd(PASS_IMAGES),
                            .work_fd = cr_session_fd(PASS_WORK),
                            .log_file = LOG_NAME,
@@ -410,7 +386,7 @@ static enum rc run_criu(void *ctx, uint64_t deadline, struct err *err)
                            .orphan_pts_master = true,
                            .lazy_pages = r->pager != NULL,
                            .inherit = inherit,
-                           .n_inherit = map_streams(r, inherit)};
+                           .n_inherit = r->inherit.n};
     opts.tcp_close = !opts.tcp_established;
     struct cr_hooks hooks = {.event = on_event, .arg = r};
     struct watch *w = r->pages && !r->pager ? watch_counter(r->engine, "Restoring memory",
@@ -426,7 +402,6 @@ static enum rc run_criu(void *ctx, uint64_t deadline, struct err *err)
     enum rc bad = finish_verification(r, &damage);
     if (!rc)
         return RC_OK;
-    copy_log(r);
     if (bad == RC_CORRUPT) { /* CRIU may have stumbled over it first */
         *err = damage;
         return bad;
@@ -510,6 +485,7 @@ static void clean_up(struct restore *r)
 {
     cr_session_freep(&r->session);
     children_done(&r->children);
+    inherit_done(&r->inherit);
     (void)finish_verification(r, NULL);
     pager_freep(&r->pager);
     gpus_done(&r->gpus);
@@ -528,15 +504,19 @@ enum rc engine_restore(const struct engine *e, const struct engine_restore_reque
                         .meta = store_entry_metadata(req->entry),
                         .join = JOIN_NOTHING,
                         .children = CHILDREN_INIT,
+                        .inherit = INHERIT_INIT,
                         .view = VIEW_INIT,
                         .work = -1,
                         .master = -1};
     struct engine_outcome o = {.master = -1};
     uint64_t limit = req->timeout_ns ? req->timeout_ns : ENGINE_TIMEOUT_NS;
-    enum rc rc = steps_run(steps, ARRAY_LEN(steps), &r, clock_now() + limit, NULL, &o.timings, err);
+    uint64_t deadline = limit == ENGINE_NO_TIMEOUT ? 0 : clock_now() + limit;
+    enum rc rc = steps_run(steps, ARRAY_LEN(steps), &r, deadline, NULL, &o.timings, err);
     o.mode = r.mode;
-    if (rc)
+    if (rc) {
         end_tree(&r);
+        copy_log(&r);
+    }
     o.pager = rc ? NULL : STEAL(r.pager);
     clean_up(&r);
     if (rc) {

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/sys.h"
 #include "codec/name.h"
+#include "entrypoint/guard.h"
 #include "entrypoint/log.h"
 #include "store/store.h"
 
@@ -14,7 +15,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define TRIGGER_MAX 8192
@@ -99,8 +99,7 @@ enum rc choose_or_wait(const struct settings *s, struct store_entry **out, struc
     for (uint64_t waited = 0; rc && s->wait && waited < s->wait_timeout_s; waited++) {
         if (waited % SAY_EVERY_S == 0)
             log_info("Waiting for checkpoint", "reason", why.msg, NULL);
-        struct timespec second = {1, 0};
-        (void)nanosleep(&second, NULL);
+        guard_pause(1);
         why = (struct err)ERR_INIT;
         rc = choose_checkpoint(s, out, &why);
     }

@@ -12,5 +12,6 @@ struct store_entry;
  * errors  RC_NOT_FOUND (nothing there), others: something is there but cannot be used */
 enum rc choose_checkpoint(const struct settings *s, struct store_entry **out, struct err *err);
 
-/* Look once, or, with WAIT_FOR_CHECKPOINT, every second until the time is up. */
+/* Look once, or, with WAIT_FOR_CHECKPOINT, every second until the time is up;
+ * after guard_begin(). */
 enum rc choose_or_wait(const struct settings *s, struct store_entry **out, struct err *err);

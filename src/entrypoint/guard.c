@@ -1,8 +1,12 @@
 #include "entrypoint/guard.h"
 
-#include <errno.h>
+#include "entrypoint/log.h"
+
 #include <signal.h>
+#include <string.h>
 #include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 static sigset_t before;
 
@@ -19,6 +23,21 @@ void guard_begin(void)
 void guard_cancel(void)
 {
     (void)sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+void guard_pause(unsigned seconds)
+{
+    static const int ends[] = {SIGTERM, SIGINT, SIGQUIT};
+    struct timespec pause = {(time_t)seconds, 0};
+    sigset_t set;
+    (void)sigemptyset(&set);
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+        (void)sigaddset(&set, ends[i]);
+    int sig = sigtimedwait(&set, NULL, &pause);
+    if (sig <= 0)
+        return;
+    log_info("Ended by a signal before anything was started", "signal", strsignal(sig), NULL);
+    _exit(128 + sig);
 }
 
 static int code_of(int status)

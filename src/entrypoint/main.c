@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "entrypoint/choose.h"
 #include "entrypoint/criu_conf.h"
+#include "entrypoint/criu_log.h"
 #include "entrypoint/fallback.h"
 #include "entrypoint/guard.h"
 #include "entrypoint/log.h"
@@ -27,12 +28,11 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define CONTAINER_CRIU "/usr/local/sbin/criu"
 #define DEBUG_PAUSE_S 300
-#define LOG_SHOWN ((size_t)16 << 20)
+#define RESTORED_PID "/tmp/restored.pid"
 
 static void on_warning(void *arg, const char *text)
 {
@@ -50,6 +50,7 @@ static const char *make_app_dir(void)
     return NULL;
 }
 
+/* The engine has verified what this reads. */
 static enum rc apply_rootfs(struct store_entry *entry, struct err *err)
 {
     const struct metadata *m = store_entry_metadata(entry);
@@ -57,12 +58,7 @@ static enum rc apply_rootfs(struct store_entry *entry, struct err *err)
     int ckpt = -1;
     if (root < 0)
         return err_sys(err, "open '/'");
-    /* Before anything of it is believed; a checkpoint of others has no digests. */
-    enum rc rc = store_entry_unlocked(entry, err);
-    if (!rc && store_entry_manifest(entry))
-        rc = store_verify(entry, STORE_SMALL, 1, NULL, err);
-    if (!rc)
-        rc = store_entry_reveal(entry, ROOTFS_DIFF, &ckpt, err);
+    enum rc rc = store_entry_reveal(entry, ROOTFS_DIFF, &ckpt, err);
     if (!rc)
         rc = store_entry_reveal(entry, "deleted*", &ckpt, err);
     if (!rc && m->has_rootfs_diff) {
@@ -77,18 +73,11 @@ static enum rc write_marker(const struct settings *s, struct err *err)
     return fs_write_whole(AT_FDCWD, s->marker, "restored", 8, 0644, err);
 }
 
-/* The whole log to where people look for it: the output, /tmp, and CRIU_LOG_DIR. */
-static void show_criu_log(const struct settings *s, bool failed)
+/* For those who look there for what was restored. */
+static void write_pid(pid_t pid)
 {
-    CLEANUP(buf_done) struct buf log = BUF_INIT;
-    CLEANUP(mem_freep) char *path = mem_asprintf("%s/restore.log", s->work_dir);
-    if (fs_read_file(AT_FDCWD, path, LOG_SHOWN, &log, NULL) != RC_OK)
-        return;
-    (void)!fs_write_whole(AT_FDCWD, "/tmp/criu-restore.log", buf_str(&log), log.len, 0644, NULL);
-    if (!failed)
-        return;
-    log_error("CRIU log follows", "path", path, NULL);
-    (void)!write(STDOUT_FILENO, buf_str(&log), log.len);
+    CLEANUP(mem_freep) char *text = mem_asprintf("%d\n", (int)pid);
+    (void)!fs_write_whole(AT_FDCWD, RESTORED_PID, text, strlen(text), 0644, NULL);
 }
 
 /* CRIU's own deduplication punches every page that it has restored out of its image: the checkpoint
@@ -106,48 +95,82 @@ static void deduplicate(const struct settings *s, struct store_entry *entry)
                  NULL);
 }
 
-static enum rc restore(const struct settings *s, struct store_entry *entry,
-                       struct engine_outcome *out, struct err *err)
+static enum rc find_criu(char **out, struct err *err)
 {
-    char hostname[256] = "";
-    (void)gethostname(hostname, sizeof(hostname) - 1);
     CLEANUP(mem_freep) char *criu = NULL;
-    CLEANUP(mem_freep) char *conf = NULL;
-    CLEANUP(mounts_freep) char **external = NULL;
     enum rc rc = RC_OK;
     if (access(CONTAINER_CRIU, X_OK) == 0 && !getenv("CHREK_CRIU"))
         criu = mem_strdup(CONTAINER_CRIU);
     else
         rc = engine_find_criu(&criu, err);
     if (!rc)
-        rc = apply_rootfs(entry, err);
+        rc = engine_check_criu(criu, err);
     if (!rc)
-        rc = fs_mkdirs(s->work_dir, 0755, err);
+        *out = STEAL(criu);
+    return rc;
+}
+
+/* What changes the container; a checkpoint that is refused before has changed nothing. */
+struct preparation {
+    const struct settings *settings;
+    struct store_entry *entry;
+    struct engine_restore_request *req;
+    char *conf;
+    char **external;
+};
+
+static void preparation_done(struct preparation *p)
+{
+    free(p->conf);
+    mounts_freep(&p->external);
+}
+
+static enum rc prepare(void *arg, struct err *err)
+{
+    struct preparation *p = arg;
+    enum rc rc = apply_rootfs(p->entry, err);
     if (!rc)
-        rc = mounts_external(entry, &external, err);
+        rc = fs_mkdirs(p->settings->work_dir, 0755, err);
+    criu_log_forget(p->settings);
     if (!rc)
-        rc = criu_conf_write(s, &conf, err);
+        rc = mounts_external(p->entry, &p->external, err);
     if (!rc)
-        rc = write_marker(s, err);
+        rc = criu_conf_write(p->settings, &p->conf, err);
+    if (!rc)
+        rc = write_marker(p->settings, err);
     if (rc)
         return rc;
-    deduplicate(s, entry);
+    deduplicate(p->settings, p->entry);
+    p->req->app_dir = make_app_dir();
+    p->req->config_file = p->conf;
+    p->req->external = (const char *const *)p->external;
+    return RC_OK;
+}
+
+static enum rc restore(const struct settings *s, const char *criu, struct store_entry *entry,
+                       struct engine_outcome *out, struct err *err)
+{
+    char hostname[256] = "";
+    (void)gethostname(hostname, sizeof(hostname) - 1);
     struct engine engine = {.criu = criu, .warn = on_warning};
     struct engine_restore_request req = {.entry = entry,
+                                         .prepare = prepare,
                                          .streams = {0, 1, 2},
-                                         .app_dir = make_app_dir(),
                                          .work_dir = s->work_dir,
                                          .log_level = s->log_level,
                                          .skip_in_flight = s->skip_in_flight,
-                                         .config_file = conf,
-                                         .external = (const char *const *)external,
                                          .mode = s->mode,
-                                         .timeout_ns = s->timeout_s * CLOCK_S,
+                                         .timeout_ns = s->timeout_s ? s->timeout_s * CLOCK_S
+                                                                    : ENGINE_NO_TIMEOUT,
                                          .hostname = hostname,
                                          .env = environ,
                                          .criu_log_dir = s->log_dir};
-    rc = engine_restore(&engine, &req, out, err);
-    show_criu_log(s, rc != RC_OK);
+    CLEANUP(preparation_done)
+    struct preparation p = {.settings = s, .entry = entry, .req = &req};
+    req.prepare_arg = &p;
+    enum rc rc = engine_restore(&engine, &req, out, err);
+    if (!rc || p.conf) /* CRIU may have run */
+        criu_log_show(s, entry, rc != RC_OK);
     return rc;
 }
 
@@ -169,11 +192,23 @@ static _Noreturn void give_up(const struct settings *s, const struct err *err, i
     log_error("Restore failed", "reason", err->msg, NULL);
     if (s->debug) {
         log_info("DEBUG is set: keeping the container for 300 s", NULL);
-        struct timespec pause = {DEBUG_PAUSE_S, 0};
-        (void)nanosleep(&pause, NULL);
+        guard_pause(DEBUG_PAUSE_S);
     }
     (void)unlink(s->marker);
+    (void)unlink(RESTORED_PID);
     log_info("Falling back to cold start", "reason", err->msg, NULL);
+    guard_cancel();
+    fallback(s, argc, argv);
+}
+
+/* A marker that an earlier life of the container has left would tell the command that it had been
+ * restored. */
+static _Noreturn void start_cold(const struct settings *s, const char *msg, const struct err *why,
+                                 int argc, char **argv)
+{
+    log_info(msg, "reason", why->msg, NULL);
+    (void)unlink(s->marker);
+    (void)unlink(RESTORED_PID);
     guard_cancel();
     fallback(s, argc, argv);
 }
@@ -195,26 +230,29 @@ int main(int argc, char **argv)
     struct settings s;
     struct err err = ERR_INIT;
     CLEANUP(store_entry_freep) struct store_entry *entry = NULL;
+    CLEANUP(mem_freep) char *criu = NULL;
     settings_read(&s);
     CLEANUP(vault_done) struct vault vault = {.keys = NULL};
-    enum rc rc = open_vault(&s, &vault, &err);
+    guard_begin();
+    enum rc rc = find_criu(&criu, &err);
+    if (rc)
+        start_cold(&s, "Nothing can be restored", &err, argc - 1, argv + 1);
+    rc = open_vault(&s, &vault, &err);
     s.vault = &vault;
     if (!rc)
         rc = choose_or_wait(&s, &entry, &err);
-    if (rc == RC_NOT_FOUND) {
-        log_info("No checkpoint to restore", "reason", err.msg, NULL);
-        fallback(&s, argc - 1, argv + 1);
-    }
-    guard_begin();
+    if (rc == RC_NOT_FOUND)
+        start_cold(&s, "No checkpoint to restore", &err, argc - 1, argv + 1);
     if (rc)
         give_up(&s, &err, argc - 1, argv + 1);
 
     struct engine_outcome outcome = {.pager = NULL};
     uint64_t begun = clock_now();
     log_info("Restoring checkpoint", "path", store_entry_path(entry), NULL);
-    rc = restore(&s, entry, &outcome, &err);
+    rc = restore(&s, criu, entry, &outcome, &err);
     if (rc)
         give_up(&s, &err, argc - 1, argv + 1);
+    write_pid(outcome.pid);
     CLEANUP(buf_done) struct buf duration = BUF_INIT;
     buf_addf(&duration, "%.3fs", (double)(clock_now() - begun) / 1e9);
     log_info("CRIU c.Restore completed successfully", "duration", buf_str(&duration), NULL);

@@ -125,7 +125,9 @@ def test_restores_as_pid_1(t):
         assert 'level=info msg="CRIU c.Restore completed successfully" duration=' in p.text()
         assert 'msg="=== Restore operation completed ==="' in p.text()
         assert (t.dir / "marker").read_text() == "restored"
-        assert (t.dir / "work/restore.log").exists() and not (t.store / "abc123/restore.log").exists()
+        log = (t.dir / "work/restore.log").read_bytes()
+        assert log and (t.store / "abc123/restore.log").read_bytes() == log
+        assert pathlib.Path("/tmp/restored.pid").read_text() == f"{first[1]}\n"
         if str(start[0]).endswith(".sh"):
             assert "[smart-entrypoint] CHECKPOINT RESTORE MODE" in p.text()
         inner = int(subprocess.run(["pgrep", "-P", str(p.pid)], capture_output=True, text=True,
@@ -413,6 +415,56 @@ def criu_at_work(p):
              pathlib.Path(f"/proc/{entrypoint}/task/{entrypoint}/children").read_text().split()
              if pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[-3:-2] == [b"swrk"]]
     return found[0] if len(found) > 1 else None
+
+
+def test_refused_checkpoint_changes_nothing(t):
+    """A checkpoint for another CPU is refused before any file of the container is touched."""
+    image = t.dir / "image/image"
+    image.mkdir(parents=True)
+    (image / "changed").write_text("old")
+    script = "open('/image/changed', 'w').write('new')\n" + APP
+    p = overlay(t, "first", "python3", "-c", INIT, "python3", "-c", script, t.dir / "marker")
+    wait_for("ticks", lambda: len(ticks(p)) > 2 or p.poll() is not None)
+    t.chrek("checkpoint", "--stop", "--id", "abc123", host_pid(t, str(t.dir / "marker")))
+    p.kill()
+    p.wait()
+    cpu = pathlib.Path("/proc/cpuinfo").read_text()
+    (t.dir / "cpuinfo").write_text(re.sub(r"(?m)^(flags|Features)(\s*):.*", r"\1\2: none", cpu))
+    (t.dir / "work").mkdir()
+    (t.dir / "work/restore.log").write_text("a log of yesterday")
+    p = overlay(t, "second", "sh", "-c", f"mount --bind {t.dir}/cpuinfo /proc/cpuinfo && exec {ENTRYPOINT} "
+                "cat /image/changed", env=settings(t))
+    assert p.wait(30) == 0 and p.text().endswith("old"), p.text()
+    assert "which this one lacks" in p.text() and "yesterday" not in p.text(), p.text()
+
+
+def test_without_criu_nothing_is_waited_for(t):
+    """No CRIU, or one that cannot be executed: the command starts at once, and is told so."""
+    (t.dir / "criu").write_text("no program")
+    (t.dir / "criu").chmod(0o755)
+    for criu in (t.dir / "none", t.dir / "criu"):
+        p = container(t, ENTRYPOINT, "echo", "cold", env=settings(t, CHREK_CRIU=str(criu), WAIT_FOR_CHECKPOINT="1"))
+        assert p.wait(20) == 0 and p.text().endswith("cold\n"), p.text()
+        assert "Nothing can be restored" in p.text() and "Waiting" not in p.text(), p.text()
+
+
+def test_no_marker_beside_a_cold_start(t):
+    """The marker of an earlier life is removed when there is nothing to restore any more."""
+    (t.dir / "marker").write_text("restored")
+    p = container(t, ENTRYPOINT, "echo", "cold", env=settings(t))
+    assert p.wait(20) == 0 and not (t.dir / "marker").exists(), p.text()
+
+
+def test_sigterm_while_waiting(t):
+    """Waiting for a checkpoint, and the pause for debugging, end with SIGTERM as a program would."""
+    saved(t, t.dir / "marker")
+    (t.store / "abc123/pstree.img").write_bytes(b"damage")
+    for env, words in (({"DYN_CHECKPOINT_HASH": "none", "WAIT_FOR_CHECKPOINT": "1"}, "Waiting for checkpoint"),
+                       ({"DEBUG": "1"}, "keeping the container")):
+        p = container(t, ENTRYPOINT, "echo", "cold", env=settings(t, **env))
+        wait_for("the pause", lambda p=p, w=words: w in p.text() or p.poll() is not None)
+        os.kill(children(p.pid)[0], signal.SIGTERM)
+        assert p.wait(10) == 143 and "cold\n" not in p.text(), p.text()
 
 
 def test_broken_off_restore_leaves_nothing_beside_the_cold_start(t):

@@ -291,3 +291,26 @@ TEST(a_mode_is_kept_whatever_the_umask)
     CHECK_OK(fs_write_whole(dir, "f", "", 0, 0600, &err));
     CHECK(fstatat(dir, "f", &st, 0) == 0 && (st.st_mode & 07777) == 0600 && st.st_size == 0);
 }
+
+TEST(a_copied_file_is_whole_or_as_it_was)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(fd_closep) int dir = sys_openat(AT_FDCWD, test_dir(), O_RDONLY | O_DIRECTORY, 0);
+    CLEANUP(buf_done) struct buf big = BUF_INIT;
+    for (int i = 0; i < 30000; i++)
+        buf_addf(&big, "line %d\n", i);
+    CHECK_OK(fs_write_whole(dir, "from", big.data, big.len, 0600, &err));
+    CHECK_OK(fs_write_whole(dir, "to", "old", 3, 0600, &err));
+    CHECK_RC(fs_copy_file(dir, "none", dir, "to", 0644, &err), RC_NOT_FOUND);
+    for (unsigned n = 0;; n++) {
+        struct err why = ERR_INIT;
+        CLEANUP(buf_done) struct buf now = BUF_INIT;
+        fault_arm(n, FAULT_FAIL);
+        enum rc rc = fs_copy_file(dir, "from", dir, "to", 0644, &why);
+        fault_disarm();
+        CHECK_OK(fs_read_file(dir, "to", BUF_DEFAULT_MAX, &now, &err));
+        CHECK_STR(buf_str(&now), rc ? "old" : buf_str(&big));
+        if (!rc)
+            break;
+    }
+}
