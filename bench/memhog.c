@@ -1,8 +1,10 @@
 /* A process with much memory, for measuring.
  *
- * memhog MEGABYTES STATE-FILE: fills memory with mixed content, then counts a heartbeat in the state
+ * memhog MEGABYTES STATE-FILE [RATE]: fills memory with mixed content, then counts a heartbeat in the state
  * file (shared mapping) every 0.2 ms.  A request number written there is answered with a checksum of
- * all memory; one with bit 63 with a checksum of 5 % of it, in pieces of 32 KiB all over the place. */
+ * all memory; one with bit 63 with a checksum of 5 % of it, in pieces of 32 KiB all over the place.
+ * The longest time between two beats is kept there; set it to 0 to begin anew.  With RATE it writes
+ * to so many MB of pages a second, one after another. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -59,10 +61,20 @@ static uint64_t sample(const uint64_t *memory, size_t words)
     return sum;
 }
 
+/* What is due at this time, after a stop at most a tenth of a second's. */
+static void write_pages(uint64_t *memory, size_t pages, uint64_t rate, uint64_t ns)
+{
+    static uint64_t next, owed;
+    owed += (ns > 100000000 ? 100000000 : ns) * rate / 1000;
+    for (; owed >= 4096; owed -= 4096, next++)
+        memory[next % pages * 512 + 7] += next;
+}
+
 int main(int argc, char **argv)
 {
-    if (argc != 3)
+    if (argc != 3 && argc != 4)
         return 2;
+    uint64_t rate = argc == 4 ? strtoull(argv[3], NULL, 10) : 0;
     size_t bytes = (size_t)strtoull(argv[1], NULL, 10) << 20;
     int fd = open(argv[2], O_RDWR | O_CREAT, 0600);
     if (fd < 0 || ftruncate(fd, 4096) < 0)
@@ -78,6 +90,7 @@ int main(int argc, char **argv)
         uint64_t t = now();
         if (t - last > s->longest_gap_ns)
             s->longest_gap_ns = t - last;
+        write_pages(memory, bytes / 4096, rate, t - last);
         if (s->request != s->answer) {
             uint64_t request = s->request;
             s->checksum = (request >> 63 ? sample : checksum)(memory, bytes / 8);

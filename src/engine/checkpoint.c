@@ -573,6 +573,7 @@ static enum rc dump(void *ctx, uint64_t deadline, struct err *err)
     c->meta.tcp_close = opts.tcp_close;
     c->meta.shell_job = c->meta.file_locks = c->meta.link_remap = c->meta.ext_masters = true;
     enum rc rc = cr_dump(c->session, &opts, &hooks, deadline, err);
+    uint64_t thawed = clock_now();
     watch_stop(w);
     if (c->capture)
         capture_thawed(c->capture);
@@ -588,7 +589,7 @@ static enum rc dump(void *ctx, uint64_t deadline, struct err *err)
     if (rc)
         return cr_explain_file(store_staging_fd(c->staging), LOG_NAME, rc, err);
     if (!c->req->stop)
-        c->meta.freeze_ns = clock_now() - (c->frozen_at ? c->frozen_at : begun);
+        c->meta.freeze_ns = thawed - (c->frozen_at ? c->frozen_at : begun);
     return RC_OK;
 }
 

@@ -8,6 +8,7 @@
 #include "base/term.h"
 #include "store/pack.h"
 #include "store/store_priv.h"
+#include "store/workingset.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -89,6 +90,8 @@ enum rc store_used(const struct store *s, uint64_t *out, struct err *err)
     for (char **id = ids; id && *id; id++)
         add_files(s, *id, &used);
     store_free_ids(ids);
+    if (!s->remote)
+        add_files(s, WORKINGSET_DIR, &used);
     *out = used;
     return RC_OK;
 }

@@ -1,8 +1,8 @@
 /* How much a store may hold, for everybody who uses it: `<base>/.quota`, a number of bytes as text.
  *
- * What counts is packs and the files of whole checkpoints.  A checkpoint is measured when it is
- * published; several that are made at the same time may each fit and together not.
- * Threads: any number, also in other processes. */
+ * What counts is packs, the files of whole checkpoints and what is recorded of working sets.  A
+ * checkpoint is measured when it is published; several that are made at the same time may each fit
+ * and together not. Threads: any number, also in other processes. */
 #pragma once
 
 #include "base/err.h"

@@ -5,6 +5,7 @@
 #include "harness/test.h"
 #include "store/gc.h"
 #include "store/quota.h"
+#include "store/workingset.h"
 #include "unit/store/checkpoints.h"
 
 #include <fcntl.h>
@@ -67,6 +68,17 @@ TEST(packs_and_files_count)
     CHECK(used(s) > 0);
     CHECK_OK(store_gc(s, false, &c, &err));
     CHECK_INT(used(s), 0);
+}
+
+TEST(working_sets_count)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(store_freep) struct store *s = checkpoints_open();
+    CLEANUP(mem_freep) char *dir = mem_asprintf("%s/" WORKINGSET_DIR, store_path(s));
+    CLEANUP(mem_freep) char *record = mem_asprintf("%s/one", dir);
+    CHECK_OK(fs_mkdirs(dir, 0700, &err));
+    CHECK_OK(fs_write_whole(AT_FDCWD, record, "12345", 5, 0600, &err));
+    CHECK_INT(used(s), 5);
 }
 
 TEST(what_does_not_fit_is_not_published)
