@@ -24,6 +24,7 @@
 struct serve {
     struct event_base *base;
     struct evhttp *http;
+    struct event *stop; /* made active to end the loop, also one that has not begun yet */
     pthread_t thread;
     bool running;
     uint16_t port;
@@ -118,6 +119,13 @@ static enum rc listen_on(struct serve *s, const char *address, struct err *err)
     return RC_OK;
 }
 
+static void on_stop(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    (void)event_base_loopbreak(((struct serve *)arg)->base);
+}
+
 static void *run(void *arg)
 {
     struct serve *s = arg;
@@ -146,7 +154,8 @@ enum rc serve_start(const char *address, const char *node, struct metrics *metri
     describe_health(s, node);
     s->base = event_base_new();
     s->http = s->base ? evhttp_new(s->base) : NULL;
-    if (!s->http)
+    s->stop = s->base ? event_new(s->base, -1, EV_PERSIST, on_stop, s) : NULL;
+    if (!s->http || !s->stop)
         return err_set(err, RC_IO, "cannot make an HTTP server");
     evhttp_set_timeout(s->http, TIMEOUT_S);
     evhttp_set_max_headers_size(s->http, HEADERS_MAX);
@@ -175,9 +184,11 @@ void serve_stopp(struct serve **serve)
     if (!s)
         return;
     if (s->running) {
-        (void)event_base_loopbreak(s->base);
+        event_active(s->stop, 0, 0);
         (void)pthread_join(s->thread, NULL);
     }
+    if (s->stop)
+        event_free(s->stop);
     if (s->http)
         evhttp_free(s->http);
     if (s->base)

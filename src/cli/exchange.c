@@ -41,8 +41,9 @@ static const struct opt export_options[] = {
      .kind = OPT_STRING,
      .arg = "FORMAT",
      .offset = offsetof(struct export_values, format),
-     .help = "archive: a tar archive as the kubelet, CRI-O, containerd and Podman write it. "
-             "directory: a checkpoint directory with CRIU's own page images. Default: archive."},
+     .help = "What to write. archive: a tar archive as the kubelet, CRI-O, containerd and Podman "
+             "write it. directory: a checkpoint directory with CRIU's own page images. Default: "
+             "archive."},
     {.name = "image",
      .kind = OPT_FLAG,
      .offset = offsetof(struct export_values, image),

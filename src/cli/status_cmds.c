@@ -321,7 +321,7 @@ static int configure_main(const struct opt_command *self, int argc, char **argv)
 const struct opt_command cmd_configure = {
     .name = "configure",
     .summary = "set or show the defaults",
-    .synopsis = "[--storage URL] [--quota SIZE] [--cache DIR] [--cache-size SIZE]",
+    .synopsis = "[--storage URL] [--quota SIZE] [--cache DIR]",
     .description = "Sets the default storage, how much it may hold, and the cache that restores "
                    "use in front of object storage; without options shows what is set.",
     .examples = "  chrek configure --storage /mnt/nfs/checkpoints --quota 200G\n",
