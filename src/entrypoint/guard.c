@@ -1,9 +1,15 @@
 #include "entrypoint/guard.h"
 
+#include "base/compiler.h"
+#include "base/sys.h"
 #include "entrypoint/log.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,17 +51,54 @@ static int code_of(int status)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-int guard(pid_t root)
+/* One step of copying; false when there is no more to come. */
+static bool copy(int from, int to)
+{
+    char chunk[16384];
+    ssize_t n = read(from, chunk, sizeof(chunk));
+    if (n < 0)
+        return errno == EINTR || errno == EAGAIN;
+    return n > 0 && sys_write_all(to, chunk, (size_t)n, NULL) == RC_OK;
+}
+
+/* The last of the output: the terminal has hung up when all of it has been read. */
+static void drain(int master)
+{
+    struct pollfd more = {master, POLLIN, 0};
+    while (master >= 0 && poll(&more, 1, 0) > 0 && copy(master, STDOUT_FILENO))
+        continue;
+}
+
+static void pass_on(int signals, pid_t root)
+{
+    struct signalfd_siginfo info;
+    while (read(signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        int sig = (int)info.ssi_signo;
+        if (sig != SIGCHLD && sig != SIGPIPE)
+            (void)kill(root, sig);
+    }
+}
+
+int guard(pid_t root, int master)
 {
     sigset_t set;
     (void)sigprocmask(SIG_SETMASK, NULL, &set);
+    CLEANUP(fd_closep) int signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    struct pollfd wait[] = {
+        {signals, POLLIN, 0}, {master, POLLIN, 0}, {master < 0 ? -1 : STDIN_FILENO, POLLIN, 0}};
     for (;;) {
         int status = 0;
         for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
-            if (pid == root)
+            if (pid == root) {
+                drain(wait[1].fd);
                 return code_of(status);
-        int sig = sigwaitinfo(&set, NULL);
-        if (sig > 0 && sig != SIGCHLD && sig != SIGPIPE)
-            (void)kill(root, sig);
+            }
+        if (poll(wait, 3, -1) < 0)
+            continue;
+        pass_on(signals, root);
+        if (wait[1].revents && !copy(master, STDOUT_FILENO))
+            wait[1].fd = wait[2].fd = -1;
+        if (wait[2].fd >= 0 && wait[2].revents && !copy(STDIN_FILENO, master))
+            wait[2].fd = -1;
     }
 }

@@ -14,5 +14,8 @@ void guard_cancel(void);
  * by itself: one that asks us to end (SIGTERM, SIGINT, SIGQUIT) does, with 128 + its number. */
 void guard_pause(unsigned seconds);
 
-/* Stay until `root`, a child of ours, has ended.  Returns its exit status, or 128 + signal. */
-int guard(pid_t root);
+/* Stay until `root`, a child of ours, has ended.
+ * master  of the terminal that the tree has had, or -1: what it writes there goes to our standard
+ *         output, and our standard input goes there; nobody else would read it
+ * Returns its exit status, or 128 + signal. */
+int guard(pid_t root, int master);

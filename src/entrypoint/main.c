@@ -178,7 +178,7 @@ static enum rc restore(const struct settings *s, const char *criu, struct store_
 static int stay(struct engine_outcome *o)
 {
     struct err why = ERR_INIT;
-    int code = guard(o->pid);
+    int code = guard(o->pid, o->master);
     if (o->pager && pager_end(&o->pager, &why) == PAGER_FAILED)
         log_error(
             "The memory of the restored processes could not be brought in, so they were ended",
@@ -246,7 +246,7 @@ int main(int argc, char **argv)
     if (rc)
         give_up(&s, &err, argc - 1, argv + 1);
 
-    struct engine_outcome outcome = {.pager = NULL};
+    struct engine_outcome outcome = {.pager = NULL, .master = -1};
     uint64_t begun = clock_now();
     log_info("Restoring checkpoint", "path", store_entry_path(entry), NULL);
     rc = restore(&s, criu, entry, &outcome, &err);

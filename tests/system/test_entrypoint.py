@@ -417,6 +417,38 @@ def criu_at_work(p):
     return found[0] if len(found) > 1 else None
 
 
+TERMINAL = """
+import os, pty, sys
+open('/proc/sys/kernel/ns_last_pid', 'w').write('500')
+pid, master = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+while True:
+    os.write(1, os.read(master, 4096))
+"""
+OWN_TERMINALS = "mount -t devpts -o newinstance,ptmxmode=666 devpts /dev/pts && " \
+                "mount --bind /dev/pts/ptmx /dev/ptmx && exec \"$@\""
+
+
+def test_output_to_a_terminal_goes_on(t):
+    """A program saved on a terminal writes on after a restore, to its end."""
+    p = container(t, "sh", "-c", OWN_TERMINALS, "sh", "python3", "-c", TERMINAL, "python3", "-c", APP,
+                  t.dir / "marker", name="original")
+    wait_for("ticks", lambda: "tick 3 " in p.text() or p.poll() is not None)
+    t.chrek("checkpoint", "--stop", "--id", "abc123", host_pid(t, str(t.dir / "marker")))
+    p.kill()
+    p.wait()
+    streams = json.loads((t.store / "abc123/metadata.json").read_text())["chrek"]["streams"]
+    assert [s["kind"] for s in streams] == ["tty"] * 3, streams
+    p = container(t, "sh", "-c", OWN_TERMINALS, "sh", ENTRYPOINT, "echo", "cold", env=settings(t))
+    wait_for("ticks", lambda: p.text().count("tick ") > 5 or p.poll() is not None)
+    assert p.poll() is None, p.text()
+    os.kill(children(p.pid)[0], signal.SIGUSR1)
+    wait_for("the signal", lambda: "signal 10" in p.text())
+    os.kill(children(p.pid)[0], signal.SIGUSR2)
+    assert p.wait(20) == 23 and "signal 12" in p.text(), p.text()
+
+
 def test_refused_checkpoint_changes_nothing(t):
     """A checkpoint for another CPU is refused before any file of the container is touched."""
     image = t.dir / "image/image"
