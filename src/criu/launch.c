@@ -13,6 +13,7 @@
  */
 #include "criu/launch.h"
 
+#include "base/clock.h"
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "base/num.h"
@@ -23,6 +24,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -214,6 +216,12 @@ static enum rc hear_reports(int bootstrap, const struct cr_launch *l, struct cr_
                              .msg_iovlen = 1,
                              .msg_control = control.space,
                              .msg_controllen = sizeof(control.space)};
+        struct pollfd wait = {bootstrap, POLLIN, 0};
+        int ready = poll(&wait, 1, clock_poll_ms(l->deadline));
+        if (ready == 0)
+            return err_set(err, RC_TIMEOUT, "'%s' was not executed in time", l->criu);
+        if (ready < 0 && errno == EINTR)
+            continue;
         ssize_t n = recvmsg(bootstrap, &msg, MSG_CMSG_CLOEXEC);
         if (n < 0 && errno == EINTR)
             continue;
@@ -273,6 +281,8 @@ enum rc cr_process_start(const struct cr_launch *launch, struct cr_process *out,
         scout(launch, &program, env, theirs, output);
     fd_closep(&theirs);
     enum rc rc = hear_reports(ours, launch, &p, err);
+    if (rc == RC_TIMEOUT)
+        (void)kill(first, SIGKILL);
     while (waitpid(first, NULL, 0) < 0 && errno == EINTR)
         continue;
     if (!rc && (p.pid <= 0 || p.socket < 0))

@@ -29,11 +29,12 @@ struct cr_launch {
     const int *pass_fds; /* descriptors that CRIU must have, borrowed */
     size_t n_pass;       /* at most CR_PASS_MAX */
     const char *env;     /* "NAME=VALUE" to add to CRIU's environment, or NULL */
+    uint64_t deadline;   /* by when it must run: monotonic ns, 0 = none */
 };
 
 /* Start CRIU.
  * out     the caller's, cr_session_freep()
- * errors  RC_NOT_FOUND (no such program), RC_DENIED (namespaces), RC_IO */
+ * errors  RC_NOT_FOUND (no such program), RC_DENIED (namespaces), RC_TIMEOUT, RC_IO */
 enum rc cr_session_open(const struct cr_launch *launch, struct cr_session **out, struct err *err);
 
 /* The number that pass_fds[i] has inside CRIU: what `images_fd` and the like mean. */

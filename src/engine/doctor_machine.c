@@ -59,10 +59,9 @@ static void check_kernel(const struct machine *m)
                    "the kernel is %s", u.release);
     else
         doctor_add(m->report, DOCTOR_OK, "kernel", 0, NULL, NULL, "Linux %s", u.release);
-    if (strcmp(u.machine, "x86_64") != 0 && strcmp(u.machine, "aarch64") != 0)
-        doctor_add(m->report, DOCTOR_WARN, "architecture", 0,
-                   "chrek is tested on x86_64 and aarch64 only", NULL, "the processor is %s",
-                   u.machine);
+    if (strcmp(u.machine, "x86_64") != 0)
+        doctor_add(m->report, DOCTOR_WARN, "architecture", 0, "chrek is tested on x86_64 only",
+                   NULL, "the processor is %s", u.machine);
 }
 
 /* A setting of the kernel as a number; -1 when there is none. */

@@ -55,10 +55,10 @@ enum rc engine_find_criu(char **out, struct err *err)
 enum rc engine_check_criu(const char *criu, struct err *err)
 {
     CLEANUP(cr_session_freep) struct cr_session *s = NULL;
-    struct cr_launch launch = {.criu = criu};
+    struct cr_launch launch = {.criu = criu, .deadline = clock_now() + CHECK_NS};
     struct cr_facts version;
     enum rc rc = cr_session_open(&launch, &s, err);
     if (!rc)
-        rc = cr_version(s, clock_now() + CHECK_NS, &version, err);
+        rc = cr_version(s, launch.deadline, &version, err);
     return rc ? err_ctx(err, rc, "CRIU cannot be used") : RC_OK;
 }

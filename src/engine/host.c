@@ -4,8 +4,11 @@
 #include "base/compiler.h"
 #include "base/fs.h"
 #include "base/mem.h"
+#include "base/num.h"
 
 #include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,4 +98,35 @@ enum rc host_accepts(const struct metadata *m, struct err *err)
         f += n + (f[n] == ' ');
     }
     return RC_OK;
+}
+
+/* "6.1.0-18-amd64": 6 and 1. */
+static bool kernel_version(const char *release, uint64_t out[2])
+{
+    uint64_t major = 0, minor = 0;
+    size_t n = strspn(release, "0123456789"), m = release[n] == '.' ? n + 1 : n;
+    CLEANUP(mem_freep) char *first = mem_asprintf("%.*s", (int)n, release);
+    CLEANUP(mem_freep)
+    char *second = mem_asprintf("%.*s", (int)strspn(release + m, "0123456789"), release + m);
+    if (num_parse_u64(first, 0, UINT32_MAX, &major, NULL) != RC_OK ||
+        num_parse_u64(second, 0, UINT32_MAX, &minor, NULL) != RC_OK)
+        return false;
+    out[0] = major;
+    out[1] = minor;
+    return true;
+}
+
+char *host_doubt(const struct metadata *m)
+{
+    struct utsname u;
+    uint64_t then[2], now[2];
+    (void)uname(&u);
+    if (!m->kernel || !kernel_version(m->kernel, then) || !kernel_version(u.release, now))
+        return NULL;
+    if (now[0] > then[0] || (now[0] == then[0] && now[1] >= then[1]))
+        return NULL;
+    return mem_asprintf(
+        "made on Linux %s, and this machine has the older %s: if the restore fails, "
+        "or the program misbehaves, that may be why",
+        m->kernel, u.release);
 }

@@ -13,3 +13,7 @@ void host_describe(struct metadata *m);
 /* Whether a tree from there can run here.
  * errors  RC_UNSUPPORTED: which fact stands against it, and what to do */
 enum rc host_accepts(const struct metadata *m, struct err *err);
+
+/* What need not, but may stand against it, for people: an older kernel, which may lack what the
+ * tree uses.  The caller's (free); NULL = nothing. */
+char *host_doubt(const struct metadata *m);

@@ -228,7 +228,6 @@ static enum rc locks_are_free(const struct restore *r, int images, struct err *e
 
 static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
 {
-    (void)deadline;
     struct restore *r = ctx;
     enum rc rc = make_work_dir(r, err);
     if (!rc && r->mode != ENGINE_FULL) /* before there are threads: it forks */
@@ -254,7 +253,8 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
                           .enter = join_enter,
                           .enter_arg = &r->join,
                           .pass_fds = pass,
-                          .n_pass = n};
+                          .n_pass = n,
+                          .deadline = deadline};
     return cr_session_open(&l, &r->session, err);
 }
 

@@ -201,3 +201,20 @@ TEST(descriptors_get_the_numbers_that_were_promised)
     CHECK(facts.major == 1); /* both were readable under their numbers */
     CHECK(facts.minor <= 2); /* the script file and the listing itself, nothing of ours */
 }
+
+static int hang(void *arg)
+{
+    (void)arg;
+    while (pause() < 0)
+        continue;
+    return 0;
+}
+
+TEST(a_launch_that_hangs_is_given_up_in_time)
+{
+    struct err err = ERR_INIT;
+    struct cr_session *s = NULL;
+    struct cr_launch l = {.criu = "/bin/true", .enter = hang, .deadline = clock_now() + CLOCK_S};
+    CHECK_RC(cr_session_open(&l, &s, &err), RC_TIMEOUT);
+    CHECK(s == NULL && strstr(err.msg, "in time"));
+}
