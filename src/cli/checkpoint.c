@@ -13,6 +13,7 @@
 
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -183,9 +184,15 @@ static int report(const struct checkpoint_values *v, const struct target *t,
     return cli_print(&out);
 }
 
+/* From here on the program must end: who interrupts us now would have it twice, once in the store.
+ */
 static void on_stopping(void *arg)
 {
     const struct target *t = arg;
+    static const int signals[] = {SIGHUP, SIGINT, SIGTERM};
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    for (size_t i = 0; i < ARRAY_LEN(signals); i++) /* a mask would not hold for our threads */
+        (void)sigaction(signals[i], &ignore, NULL);
     if (t->box.name)
         registry_mark_stopped(t->box.name);
 }

@@ -82,6 +82,18 @@ def test_a_criu_that_dies_before_it_ends_the_tree(t):
         assert "whole" in t.chrek("verify", name).stdout
 
 
+def test_a_stop_that_is_interrupted_too_late(t):
+    """--stop, the checkpoint is published, then Ctrl-C: the program is ended all the same."""
+    p = t.start("run", "--name", "c", "--ready", "never", "--", "python3", "-c", COUNTER)
+    wait_for("ticks", lambda: ticks(p))
+    c = t.start("checkpoint", "--stop", "--timeout", "2s", "--id", "x", "c",
+                env=dict(t.env, **t.between("post-dump", "hang")))
+    wait_for("the word of it", lambda: os.path.exists("/run/chrek/boxes/c/stopped"))
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        c.send_signal(sig)
+    assert p.wait(30) == 0 and c.wait(30) == 0, (p.text(), c.text())
+
+
 def test_a_stop_that_did_not_come_about(t):
     """A checkpoint --stop that is killed has stopped nothing: a later crash is a crash."""
     p = t.start("run", "--name", "c", "--ready", "never", "--", "sh", "-c",

@@ -133,6 +133,8 @@ class Terminal:
     def __init__(self, t, *args, rows=33, columns=99, program=CHREK):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+                signal.signal(number, signal.SIG_DFL)  # ignored by whom a script runs with `&`
             os.chdir(t.dir)
             subprocess.run(["stty", "rows", str(rows), "cols", str(columns)], check=True)
             os.execvpe(program, [program, *map(str, args)], t.env)

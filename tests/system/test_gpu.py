@@ -217,7 +217,7 @@ def test_a_checkpoint_that_is_killed(t):
     taken = 1
     for more, moment in (({"CHREK_FAKE_CUDA": "checkpoint=slow:1500"}, "locked"),
                          (t.between("query-ext-files", "hang"), "checkpointed")):
-        for sig in (signal.SIGINT, signal.SIGKILL):
+        for sig in (signal.SIGTERM, signal.SIGKILL):
             c = t.start("checkpoint", "kill", "--id", "x", env=environment(t, **more))
             wait_for(moment, lambda c=c, m=moment: state() == m or c.poll() is not None)
             c.send_signal(sig)
