@@ -195,6 +195,10 @@ enum rc backend_open_url(const char *url, const struct backend_options *options,
     else if (!rc && strcmp(scheme, "oci") == 0)
         rc = backend_oci_open(&u, o, out, err);
     else if (!rc)
-        rc = err_set(err, RC_UNSUPPORTED, "there is no driver for %.20s://", scheme);
+        rc = err_set(
+            err, RC_UNSUPPORTED,
+            "there is no driver for %.20s://; a store is a directory, or object storage: s3://, "
+            "az://, oci:// or object://",
+            scheme);
     return rc ? err_ctx(err, rc, "storage '%.*s'", (int)strcspn(url, "?"), url) : RC_OK;
 }

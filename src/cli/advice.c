@@ -31,6 +31,11 @@ static void default_hint(enum rc rc, const char *command, bool as_root, struct b
         buf_adds(hint, "`chrek doctor [PID]` tells what stands against it and what to change");
         return;
     case RC_CORRUPT:
+        if (command && strcmp(command, "verify") == 0) {
+            buf_adds(hint, "`chrek verify --repair --from STORE ID` brings it back from a copy; "
+                           "without one, `chrek delete ID` and make a new one");
+            return;
+        }
         buf_adds(hint, "`chrek verify ID` reads every byte; remove it with `chrek delete ID` and "
                        "make a new one");
         return;

@@ -215,6 +215,8 @@ static int take(const struct checkpoint_values *v, const char *what, struct meta
     enum compress_codec codec = COMPRESS_LZ4;
     uint32_t ghost_limit = 0;
     if (!rc)
+        cli_warn_first_encrypted(store, &vault);
+    if (!rc)
         rc = cli_format(v->format, v->compression, &plain, &codec, &err);
     if (!rc)
         rc = cli_ghost_limit(v->ghost_limit, &ghost_limit, &err);

@@ -47,7 +47,8 @@ void cli_note_to(int fd);
         .name = "store", .letter = 's', .kind = OPT_STRING, .arg = "URL",                          \
         .offset = offsetof(type, field), .env = "CHREK_STORE",                                     \
         .help = "Where checkpoints are: a directory (a path or file://PATH), or object storage: "  \
-                "s3://BUCKET/PREFIX, az://CONTAINER/PREFIX, or object://PATH, a directory that "   \
+                "s3://BUCKET/PREFIX, az://CONTAINER/PREFIX, oci://REGISTRY/NAME, or "              \
+                "object:///PATH, a directory that "                                                \
                 "is used like it, without locks and renames. "                                     \
                 "Default: what `chrek configure` has set, else /var/lib/chrek/checkpoints."        \
     }
@@ -114,8 +115,14 @@ struct cli_cache {
                 "`chrek configure` has set, else 10G."                                             \
     }
 
-/* Open the store that was asked for, else the configured one. */
+/* Open the store that was asked for, else the configured one; it is made where it is not there. */
 enum rc cli_open_store(const char *asked, struct store **out, struct err *err);
+/* The same for who only reads: a mistyped store is no empty one.
+ * errors  RC_NOT_FOUND also where the directory is not there, unless it is the default one, which
+ *         perhaps nobody has used yet */
+enum rc cli_open_existing(const char *asked, struct store **out, struct err *err);
+/* Only that look. */
+enum rc cli_check_store(const char *asked, struct err *err);
 /* The same with the cache that was asked for, else the configured one; no cache is none.
  * out_cached  whether there is one; may be NULL */
 enum rc cli_open_cached(const char *asked, const struct cli_cache *cache, struct store **out,

@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/config.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,6 +88,27 @@ static enum rc open_store(const char *asked, const char *cache, uint64_t cache_b
 enum rc cli_open_store(const char *asked, struct store **out, struct err *err)
 {
     return open_store(asked, NULL, 0, out, err);
+}
+
+enum rc cli_check_store(const char *asked, struct err *err)
+{
+    CLEANUP(mem_freep) char *configured = NULL;
+    enum rc rc = asked ? RC_OK : config_storage(&configured, err);
+    if (rc)
+        return rc;
+    const char *dir = store_directory(asked ? asked : configured);
+    if (!dir || strcmp(dir, CONFIG_DEFAULT_STORE) == 0 || access(dir, F_OK) == 0 || errno != ENOENT)
+        return RC_OK; /* whatever else is wrong, opening it tells */
+    return err_set(err, RC_NOT_FOUND,
+                   "there is no store '%.300s'; the first checkpoint that is saved or copied to a "
+                   "store makes it",
+                   dir);
+}
+
+enum rc cli_open_existing(const char *asked, struct store **out, struct err *err)
+{
+    enum rc rc = cli_check_store(asked, err);
+    return rc ? rc : cli_open_store(asked, out, err);
 }
 
 enum rc cli_open_cached(const char *asked, const struct cli_cache *cache, struct store **out,

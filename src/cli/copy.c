@@ -13,7 +13,7 @@
 #define THREADS 4U
 
 struct copy_values {
-    bool all, replace, json, quiet;
+    bool all, replace, unencrypted, json, quiet;
 };
 
 static const struct opt options[] = {
@@ -25,6 +25,11 @@ static const struct opt options[] = {
      .kind = OPT_FLAG,
      .offset = offsetof(struct copy_values, replace),
      .help = "Also where the other store has another checkpoint of this id."},
+    {.name = "unencrypted",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct copy_values, unencrypted),
+     .help = "Copy what is readable also into a store whose checkpoints are encrypted; without "
+             "this that is an error, unless it becomes one by this very copy of --all."},
     CLI_JSON_OPTION(struct copy_values, json),
     {.name = "quiet",
      .letter = 'q',
@@ -83,10 +88,16 @@ static void copy_one(struct copying *c, const char *id)
     report(c, id, &n, rc ? &why : NULL);
 }
 
+/* One encrypted checkpoint of several brings its key along, and that must not shut out the rest. */
 static enum rc copy_all(struct copying *c, struct err *err)
 {
     char **ids = NULL;
-    enum rc rc = store_list(c->from, &ids, err);
+    bool encrypted = false;
+    enum rc rc = store_is_encrypted(c->to, &encrypted, err);
+    if (!rc && !encrypted)
+        store_allow_clear(c->to);
+    if (!rc)
+        rc = store_list(c->from, &ids, err);
     for (char **id = ids; !rc && *id; id++) {
         CLEANUP(store_entry_freep) struct store_entry *e = NULL;
         if (store_find(c->from, *id, &e, NULL) == RC_OK)
@@ -109,9 +120,11 @@ static int copy_main(const struct opt_command *self, int argc, char **argv)
     if (!rc && v.all != (argc - first == 2))
         rc = err_set(&err, RC_INVALID, "copy: want ids of checkpoints, or --all");
     if (!rc)
-        rc = cli_open_store(argv[first], &from, &err);
+        rc = cli_open_existing(argv[first], &from, &err);
     if (!rc)
         rc = cli_open_store(argv[first + 1], &to, &err);
+    if (!rc && v.unencrypted)
+        store_allow_clear(to);
     if (!rc)
         rc = cli_engine("unused", v.quiet || v.json, &c.engine, &none, &err);
     if (rc)

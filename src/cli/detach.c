@@ -59,6 +59,9 @@ static enum rc redirect(const char *log, struct err *err)
     CLEANUP(fd_closep)
     int out = sys_openat(AT_FDCWD, log ? log : "/dev/null",
                          O_WRONLY | O_APPEND | (log ? O_CREAT : 0), 0640);
+    if (log && in >= 0 && out < 0 && errno == ENOENT)
+        return err_set(err, RC_NOT_FOUND, "open '%s': its directory is not there; make it first",
+                       log);
     if (in < 0 || out < 0)
         return err_sys(err, "open '%s'", log && in >= 0 ? log : "/dev/null");
     if (dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 || dup2(out, STDERR_FILENO) < 0)

@@ -164,7 +164,7 @@ static int diff_main(const struct opt_command *self, int argc, char **argv)
     CLEANUP(json_docp) yyjson_doc *b = NULL;
     enum rc rc = opt_parse(self, &v, argc, argv, &first, &err);
     if (!rc)
-        rc = cli_open_store_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
+        rc = cli_open_existing_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
     if (!rc)
         rc = load(store, argv[first], &one, &a, &err);
     if (!rc)

@@ -142,7 +142,7 @@ static int export_main(const struct opt_command *self, int argc, char **argv)
     if (!rc)
         rc = export_compression(v.compression, &o.compression, &err);
     if (!rc)
-        rc = cli_open_store_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
+        rc = cli_open_existing_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
     if (rc)
         return cli_fail(&err);
     o.path = argv[first + 1];
@@ -261,6 +261,8 @@ static int import_main(const struct opt_command *self, int argc, char **argv)
         rc = cli_format(v.format, v.compression, &o.plain, &o.codec, &err);
     if (!rc)
         rc = cli_open_store_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
+    if (!rc)
+        cli_warn_first_encrypted(store, &vault);
     if (!rc)
         rc = cli_engine("unused", v.quiet || v.json, &engine, &none, &err);
     if (rc)

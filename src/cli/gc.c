@@ -12,9 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define NOT_GIVEN UINT64_MAX
+
 struct gc_values {
     const char *store, *storage, *per;
-    uint64_t keep_last, keep_within;
+    uint64_t keep_last, keep_within; /* keep_last: NOT_GIVEN, or what was said */
     bool dry, json;
     struct cli_keys keys;
 };
@@ -85,13 +87,19 @@ static enum rc parse_rules(const struct gc_values *v, struct retention *out, str
     bool per_name = v->per && strcmp(v->per, "name") == 0;
     if (v->per && !per_name && strcmp(v->per, "all") != 0)
         return err_set(err, RC_INVALID, "--per '%.32s' is neither all nor name", v->per);
-    *out = (struct retention){v->keep_last, v->keep_within, per_name};
+    if (v->keep_last == 0 && !v->keep_within)
+        return err_set(
+            err, RC_INVALID,
+            "--keep-last 0 would delete every checkpoint; name those that shall go: chrek "
+            "delete ID...");
+    uint64_t last = v->keep_last == NOT_GIVEN ? 0 : v->keep_last;
+    *out = (struct retention){last, v->keep_within, per_name};
     return RC_OK;
 }
 
 static int gc_main(const struct opt_command *self, int argc, char **argv)
 {
-    struct gc_values v = {0};
+    struct gc_values v = {.keep_last = NOT_GIVEN};
     struct err err = ERR_INIT;
     int first = 0;
     char **retired = NULL;
@@ -104,11 +112,11 @@ static int gc_main(const struct opt_command *self, int argc, char **argv)
     if (!rc)
         rc = parse_rules(&v, &rules, &err);
     if (!rc)
-        rc = cli_open_store_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
+        rc = cli_open_existing_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
     if (!rc)
         rc = store_retire(store, &rules, v.dry, &retired, &err);
     if (!rc)
-        rc = store_gc(store, v.dry, &c, &err);
+        rc = v.dry ? store_gc_without(store, retired, &c, &err) : store_gc(store, false, &c, &err);
     if (!rc && v.json)
         print_json(&v, retired, &c, &out);
     else if (!rc)

@@ -99,7 +99,7 @@ static int inspect_main(const struct opt_command *self, int argc, char **argv)
     CLEANUP(store_entry_freep) struct store_entry *entry = NULL;
     enum rc rc = opt_parse(self, &v, argc, argv, &first, &err);
     if (!rc)
-        rc = cli_open_store_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
+        rc = cli_open_existing_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
     if (!rc)
         rc = store_find(store, argv[first], &entry, &err);
     if (!rc && v.json)

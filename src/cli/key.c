@@ -12,6 +12,7 @@
 #include "codec/json.h"
 #include "codec/secret.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,6 +61,13 @@ static enum rc write_new(const char *path, mode_t mode, const void *data, size_t
 {
     CLEANUP(fd_closep)
     int fd = sys_openat(AT_FDCWD, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+    if (fd < 0 && errno == EEXIST)
+        return err_set(err, RC_EXISTS,
+                       "'%.200s' is already there; give the key another name: what one opens would "
+                       "be lost with it",
+                       path);
+    if (fd < 0 && errno == ENOENT)
+        return err_set(err, RC_NOT_FOUND, "write '%.200s'; make its directory first", path);
     if (fd < 0)
         return err_sys(err, "write '%.200s'", path);
     enum rc rc = sys_write_all(fd, data, len, err);
@@ -183,6 +191,10 @@ static enum rc rotate(const struct key_values *v, struct store *store, const str
         return rc;
     if (v->json)
         buf_addf(out, "{\"keys\": %zu, \"removed\": %zu}\n", r.keys, r.removed);
+    else if (!r.keys && !r.removed)
+        buf_adds(out,
+                 "nothing to do: the old key opens no data key of the store (any more), the new "
+                 "one does\n");
     else
         buf_addf(out,
                  "%zu data key%s wrapped anew, %zu old wrapping%s removed; no checkpoint was "
@@ -211,7 +223,7 @@ static int key_main(const struct opt_command *self, int argc, char **argv)
     if (!rc && make)
         rc = generate(&v, file, &out, &err);
     else if (!rc)
-        rc = cli_open_store_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
+        rc = cli_open_existing_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
     if (!rc && !make)
         rc = strcmp(what, "list") == 0 ? list(&v, store, &vault, &out, &err)
                                        : rotate(&v, store, &vault, &out, &err);

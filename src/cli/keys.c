@@ -49,8 +49,28 @@ enum rc cli_open_cached_with(const char *asked, const struct cli_cache *cache,
     return RC_OK;
 }
 
+enum rc cli_open_existing_with(const char *asked, const struct cli_keys *k, struct vault *out_vault,
+                               struct store **out, struct err *err)
+{
+    enum rc rc = cli_check_store(asked, err);
+    return rc ? rc : cli_open_store_with(asked, k, out_vault, out, err);
+}
+
 enum rc cli_open_store_with(const char *asked, const struct cli_keys *k, struct vault *out_vault,
                             struct store **out, struct err *err)
 {
     return cli_open_cached_with(asked, NULL, k, out_vault, out, NULL, err);
+}
+
+void cli_warn_first_encrypted(struct store *s, const struct vault *v)
+{
+    bool encrypted = false;
+    char **ids = NULL;
+    if (!v->keys || store_is_encrypted(s, &encrypted, NULL) != RC_OK || encrypted ||
+        store_list(s, &ids, NULL) != RC_OK)
+        return;
+    if (*ids)
+        cli_note("warning: the first encrypted checkpoint of a store that has readable ones: from "
+                 "now on saving there takes a key, or --unencrypted. A store of its own is better");
+    store_free_ids(ids);
 }

@@ -71,6 +71,10 @@ struct cli_keys {
  * out  the caller's, vault_done() */
 enum rc cli_open_vault(const struct cli_keys *k, struct vault *out, struct err *err);
 
+/* Before something is saved: say it when that is the first encrypted checkpoint among readable
+ * ones, since from then on nobody saves there without a key. */
+void cli_warn_first_encrypted(struct store *s, const struct vault *v);
+
 /* cli_open_cached() or cli_open_store(), and cli_open_vault(), which must outlive the store. */
 struct cli_cache;
 enum rc cli_open_cached_with(const char *asked, const struct cli_cache *cache,
@@ -78,3 +82,6 @@ enum rc cli_open_cached_with(const char *asked, const struct cli_cache *cache,
                              bool *out_cached, struct err *err);
 enum rc cli_open_store_with(const char *asked, const struct cli_keys *k, struct vault *out_vault,
                             struct store **out, struct err *err);
+/* The same with cli_open_existing(). */
+enum rc cli_open_existing_with(const char *asked, const struct cli_keys *k, struct vault *out_vault,
+                               struct store **out, struct err *err);

@@ -159,7 +159,7 @@ static int ids_main(const struct opt_command *self, int argc, char **argv)
     CLEANUP(buf_done) struct buf out = BUF_INIT;
     CLEANUP(store_freep) struct store *store = NULL;
     const char *asked = getenv("CHREK_STORE");
-    enum rc rc = cli_open_store(asked && *asked ? asked : NULL, &store, &err);
+    enum rc rc = cli_open_existing(asked && *asked ? asked : NULL, &store, &err);
     if (!rc)
         rc = store_list(store, &ids, &err);
     if (rc)

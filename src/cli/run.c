@@ -261,6 +261,8 @@ static int live(const struct run_values *v, struct life_options *o)
     struct life_end end = {0};
     enum rc rc = cli_open_cached_with(v->store ? v->store : v->storage, &v->cache, &v->keys, &vault,
                                       &store, NULL, &err);
+    if (!rc && o->argv)
+        cli_warn_first_encrypted(store, &vault);
     if (!rc)
         rc = cli_engine(v->criu, v->quiet, &engine, &criu, &err);
     if (rc)

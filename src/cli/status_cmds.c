@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- status ---- */
 
@@ -70,7 +71,13 @@ static enum rc look_at_store(const struct status_values *v, struct facts *f, str
 {
     char **ids = NULL;
     CLEANUP(store_freep) struct store *store = NULL;
-    enum rc rc = cli_open_store(v->store ? v->store : v->storage, &store, err);
+    CLEANUP(mem_freep) char *configured = NULL;
+    const char *asked = v->store ? v->store : v->storage;
+    enum rc rc = cli_open_existing(asked, &store, err);
+    if (rc == RC_NOT_FOUND && (asked || config_storage(&configured, NULL) == RC_OK)) {
+        f->store = mem_strdup(asked ? asked : configured);
+        return RC_OK; /* nobody has saved anything there; what runs is known nevertheless */
+    }
     if (!rc)
         rc = store_list(store, &ids, err);
     if (rc)
@@ -228,7 +235,8 @@ static const struct opt configure_options[] = {
      .arg = "SIZE",
      .offset = offsetof(struct configure_values, quota),
      .help =
-         "How much that storage may hold, for everybody who uses it; 0 = as much as there is. A "
+         "How much the storage in use (--storage, else CHREK_STORE, else what is configured) may "
+         "hold, for everybody who uses it; 0 = as much as there is. A "
          "checkpoint that would exceed it fails."},
     {.name = "cache",
      .kind = OPT_STRING,
@@ -282,6 +290,23 @@ static enum rc configure_cache(const struct configure_values *v, struct buf *out
     return RC_OK;
 }
 
+static const char *environment_store(void)
+{
+    const char *url = getenv("CHREK_STORE");
+    return url && *url ? url : NULL;
+}
+
+/* Whose quota is set, or shown: the store that every command uses.  NULL: there is none to show,
+ * since it is object storage, or a directory that nobody has made yet. */
+static const char *store_in_use(const struct configure_values *v, const char *configured)
+{
+    const char *url = environment_store() ? environment_store() : configured;
+    const char *dir = url ? store_directory(url) : NULL;
+    if (v->quota != NO_QUOTA_GIVEN)
+        return url;
+    return dir && access(dir, R_OK | X_OK) == 0 ? url : NULL;
+}
+
 static int configure_main(const struct opt_command *self, int argc, char **argv)
 {
     struct configure_values v = {.quota = NO_QUOTA_GIVEN};
@@ -303,8 +328,9 @@ static int configure_main(const struct opt_command *self, int argc, char **argv)
         rc = config_set_storage(v.storage, &err);
     if (!rc)
         rc = config_storage(&storage, &err);
-    if (!rc && v.quota != NO_QUOTA_GIVEN && !store)
-        rc = cli_open_store(storage, &store, &err);
+    const char *used = store ? NULL : store_in_use(&v, storage);
+    if (!rc && used)
+        rc = cli_open_store(used, &store, &err);
     if (!rc && v.quota != NO_QUOTA_GIVEN)
         rc = store_set_quota(store, v.quota, &err);
     if (!rc && store)
@@ -314,7 +340,10 @@ static int configure_main(const struct opt_command *self, int argc, char **argv)
     if (rc)
         return cli_fail(&err);
     CLEANUP(buf_done) struct buf text = BUF_INIT;
-    buf_addf(&text, "storage  %s\n%s(%s)\n", storage, buf_str(&out), path);
+    buf_addf(&text, "storage  %s\n", storage);
+    if (environment_store() && !v.storage)
+        buf_addf(&text, "used     %s (CHREK_STORE)\n", environment_store());
+    buf_addf(&text, "%s(%s)\n", buf_str(&out), path);
     return cli_print(&text);
 }
 

@@ -151,7 +151,7 @@ static int ls_main(const struct opt_command *self, int argc, char **argv)
     CLEANUP(store_freep) struct store *store = NULL;
     enum rc rc = opt_parse(self, &v, argc, argv, &first, &err);
     if (!rc)
-        rc = cli_open_store_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
+        rc = cli_open_existing_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
     if (!rc)
         rc = store_list(store, &ids, &err);
     if (rc)
@@ -207,7 +207,7 @@ static int delete_main(const struct opt_command *self, int argc, char **argv)
     CLEANUP(store_freep) struct store *store = NULL;
     enum rc rc = opt_parse(self, &v, argc, argv, &first, &err);
     if (!rc)
-        rc = cli_open_store(v.store ? v.store : v.storage, &store, &err);
+        rc = cli_open_existing(v.store ? v.store : v.storage, &store, &err);
     if (rc)
         return cli_fail(&err);
     for (int i = first; i < argc; i++)

@@ -153,7 +153,8 @@ static enum rc verify_all(struct verify *x, struct err *err)
     }
     if (rc)
         return rc;
-    buf_addf(&x->out, "%zu packs, ", s.n_packs);
+    buf_addf(&x->out, "%zu checkpoint%s, %zu pack%s, ", s.n_checkpoints,
+             s.n_checkpoints == 1 ? "" : "s", s.n_packs, s.n_packs == 1 ? "" : "s");
     term_size(bytes, &x->out);
     buf_adds(&x->out, " read\n");
     return RC_OK;
@@ -204,9 +205,9 @@ static int verify_main(const struct opt_command *self, int argc, char **argv)
     if (!rc)
         rc = check_values(&v, argc - first, &err);
     if (!rc)
-        rc = cli_open_store_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
+        rc = cli_open_existing_with(v.store ? v.store : v.storage, &v.keys, &vault, &store, &err);
     if (!rc && v.from)
-        rc = cli_open_store(v.from, &from, &err);
+        rc = cli_open_existing(v.from, &from, &err);
     if (!rc)
         rc = cli_engine("unused", v.quiet || v.json, &x.engine, &none, &err);
     if (rc)

@@ -172,7 +172,7 @@ enum rc ready_parse(const char *text, struct ready **out, struct err *err)
     }
     return err_set(err, RC_INVALID,
                    "--ready '%s': want file:PATH, tcp:PORT, http:URL, https:URL, log:REGEX, "
-                   "after:SECONDS or exit-of:CMD",
+                   "after:SECONDS, exit-of:CMD or never",
                    text);
 }
 

@@ -360,7 +360,14 @@ static enum rc copy(struct copying *c, const struct original *o, struct store *t
     bare.clear_allowed = bare.clear_allowed || c->sealed;
     CLEANUP(store_hold_freep) struct store_hold *hold = NULL;
     CLEANUP(store_abortp) struct store_staging *g = NULL;
-    enum rc rc = store_begin(&bare, store_entry_id(o->entry), !replace, &g, err);
+    bool encrypted = false;
+    enum rc rc = bare.clear_allowed ? RC_OK : store_is_encrypted(to, &encrypted, err);
+    if (!rc && encrypted)
+        rc = err_set(err, RC_DENIED,
+                     "it is readable, and those of the other store are encrypted; give "
+                     "--unencrypted if it shall be readable there, too");
+    if (!rc)
+        rc = store_begin(&bare, store_entry_id(o->entry), !replace, &g, err);
     if (!rc && c->sealed)
         rc = copy_keys(c, &o->manifest.key, err);
     if (!rc && c->n_packs)
@@ -388,6 +395,11 @@ enum rc store_copy(struct store *from, const char *id, struct store *to, bool re
         rc = copy(&c, &o, to, replace, threads, err);
     free(c.packs);
     (void)pthread_mutex_destroy(&c.lock);
+    if (rc == RC_NO_SPACE && err && !strstr(err->msg, "; "))
+        rc = err_set(err, rc,
+                     "no space left for '%s' in %s; make room and copy again, which goes on where "
+                     "this has ended, or `chrek gc` removes what came",
+                     id, store_path(to));
     if (rc)
         return err_ctx(err, rc, "copy '%s' from %s to %s", id, store_path(from), store_path(to));
     *out = c.totals;

@@ -26,6 +26,7 @@ struct marks {
     struct store *store;
     struct store_hold *hold;
     bool dry;
+    char *const *without; /* NULL-terminated: as if these were gone; or NULL */
     struct store_collected *totals;
     pack_name_text *garbage;
     size_t n_garbage;
@@ -85,6 +86,14 @@ static enum rc check_map(struct store *s, const char *name, const struct buf *ma
     return RC_OK;
 }
 
+static bool is_without(const struct marks *m, const char *id)
+{
+    char *const *p = m->without;
+    while (p && *p && strcmp(*p, id) != 0)
+        p++;
+    return p && *p;
+}
+
 /* What a checkpoint refers to counts whether or not it can be used otherwise. */
 static enum rc mark(struct marks *m, const char *name, struct err *err)
 {
@@ -123,6 +132,8 @@ static enum rc mark_directory(struct marks *m, struct err *err)
         if ((!staged && !name_is_id(e->d_name)) ||
             fstatat(m->store->dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
             continue;
+        if (is_without(m, e->d_name))
+            continue;
         if (!staged && identity_of(m->store->dir, e->d_name, &i, NULL) == RC_OK &&
             i != IDENTITY_CHECKPOINT)
             continue; /* its "manifest" is another one */
@@ -141,7 +152,8 @@ static enum rc mark_all(struct marks *m, struct err *err)
         return mark_directory(m, err);
     enum rc rc = store_list(m->store, &ids, err);
     for (char **id = ids; !rc && *id; id++)
-        rc = mark(m, *id, err);
+        if (!is_without(m, *id))
+            rc = mark(m, *id, err);
     if (ids)
         store_free_ids(ids);
     return rc;
@@ -188,10 +200,11 @@ static enum rc collect(struct marks *m, struct err *err)
     return rc;
 }
 
-enum rc store_gc(struct store *s, bool dry, struct store_collected *out, struct err *err)
+static enum rc run(struct store *s, bool dry, char *const *without, struct store_collected *out,
+                   struct err *err)
 {
     struct store_collected totals = {0};
-    struct marks m = {.store = s, .dry = dry, .totals = &totals};
+    struct marks m = {.store = s, .dry = dry, .without = without, .totals = &totals};
     if (!dry && !s->remote)
         store_sweep(s);
     if (!s->remote && faccessat(s->dir, STORE_PACKS, F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
@@ -209,4 +222,15 @@ enum rc store_gc(struct store *s, bool dry, struct store_collected *out, struct 
         return err_ctx(err, rc, "collect in %s", s->path);
     *out = totals;
     return RC_OK;
+}
+
+enum rc store_gc(struct store *s, bool dry, struct store_collected *out, struct err *err)
+{
+    return run(s, dry, NULL, out, err);
+}
+
+enum rc store_gc_without(struct store *s, char *const *ids, struct store_collected *out,
+                         struct err *err)
+{
+    return run(s, true, ids, out, err);
 }

@@ -18,3 +18,7 @@ struct store_collected {
  * errors  RC_UNAVAILABLE, RC_CORRUPT (which checkpoint), RC_IO; packs that were removed before the
  *         failure were garbage */
 enum rc store_gc(struct store *s, bool dry, struct store_collected *out, struct err *err);
+/* Only count what store_gc() would do if these checkpoints had been deleted.
+ * ids     NULL-terminated, borrowed */
+enum rc store_gc_without(struct store *s, char *const *ids, struct store_collected *out,
+                         struct err *err);

@@ -120,6 +120,10 @@ static enum rc load(struct keyring *k, struct err *err)
     s->n_wrapping = s->n_data = 0;
     if (k->file) {
         int fd = sys_openat(AT_FDCWD, k->file, O_RDONLY | O_DIRECTORY, 0);
+        if (fd < 0 && errno == ENOENT)
+            return err_set(err, RC_NOT_FOUND,
+                           "key file '%.200s' is not there; `chrek key generate FILE` makes one",
+                           k->file);
         if (fd < 0 && errno != ENOTDIR)
             return err_sys(err, "key file '%.200s'", k->file);
         enum rc rc = fd >= 0 ? read_directory(fd, k->file, s, err)

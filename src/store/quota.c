@@ -107,10 +107,11 @@ enum rc store_fits(const struct store *s, uint64_t bytes, struct err *err)
     rc = store_used(s, &used, err);
     if (rc || (used <= quota && bytes <= quota - used))
         return rc;
-    term_size(used, &has);
+    term_size(used + bytes, &has);
     term_size(quota, &may);
     return err_set(err, RC_NO_SPACE,
-                   "%s holds %s of its quota of %s; delete checkpoints (chrek gc --keep-last), or "
+                   "%s would hold %s with this checkpoint, more than its quota of %s; delete "
+                   "checkpoints (chrek gc --keep-last), or "
                    "raise it (chrek configure --quota)",
                    s->path, buf_str(&has), buf_str(&may));
 }

@@ -123,7 +123,7 @@ static enum rc check_checkpoint(struct store *s, const struct packs *p, unsigned
     rc = store_verify(e, STORE_SMALL, threads, p->done, err);
     if (!rc)
         rc = store_verify(e, STORE_BIG, threads, p->done, err);
-    if (!rc && !sealed)
+    if (!rc) /* of an encrypted one: that its memory cannot be read */
         rc = store_entry_pages(e, &pages, err);
     if (!rc && pages && !is_vouched_for(page_reader_memory(pages), p))
         rc = page_reader_verify(pages, threads, p->done, err);

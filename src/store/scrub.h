@@ -23,7 +23,8 @@ struct scrub {
 
 /* Compare every byte of every checkpoint and pack with its digest; each pack is read once.  A pack
  * whose index alone is damaged is damaged, and the checkpoints that it serves may still be whole.
- * Of encrypted checkpoints the memory is read only where the store has been given the key.
+ * Of encrypted checkpoints the memory is read only where the store has been given the key; without
+ * it such a checkpoint is not whole: RC_DENIED, when its files are.
  * done    counted up atomically by the bytes read; may be NULL
  * out     the caller's, scrub_done(); RC_OK whatever was found
  * errors  RC_DENIED, RC_IO (the store cannot be listed) */

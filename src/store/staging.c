@@ -82,18 +82,35 @@ static enum rc prepare_encryption(struct store_staging *g, struct err *err)
 
 static enum rc found_key(void *arg, const char *key, uint64_t size, struct err *err)
 {
-    (void)arg;
     (void)key;
     (void)size;
-    return err_set(err, RC_DENIED,
-                   "no key: checkpoints of this store are encrypted; give --key-file or "
-                   "--key-command, or --unencrypted if this one shall be readable");
+    *(bool *)arg = true;
+    return err_set(err, RC_CANCELLED, "one is enough");
+}
+
+enum rc store_is_encrypted(const struct store *s, bool *out, struct err *err)
+{
+    bool found = false;
+    struct err why = ERR_INIT;
+    enum rc rc = backend_list(s->backend, KEYRING_PREFIX, found_key, &found, &why);
+    if (rc && !found) {
+        if (err)
+            *err = why;
+        return rc;
+    }
+    *out = found;
+    return RC_OK;
 }
 
 static enum rc check_clear(const struct store *s, struct err *err)
 {
-    return s->clear_allowed ? RC_OK
-                            : backend_list(s->backend, KEYRING_PREFIX, found_key, NULL, err);
+    bool encrypted = false;
+    enum rc rc = s->clear_allowed ? RC_OK : store_is_encrypted(s, &encrypted, err);
+    return rc || !encrypted
+               ? rc
+               : err_set(err, RC_DENIED,
+                         "no key: checkpoints of this store are encrypted; give --key-file or "
+                         "--key-command, or --unencrypted if this one shall be readable");
 }
 
 enum rc store_begin(struct store *s, const char *id, bool keep, struct store_staging **out,

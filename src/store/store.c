@@ -24,6 +24,10 @@
 static enum rc open_directory(const char *path, struct store **out, struct err *err)
 {
     enum rc rc = fs_mkdirs(path, 0700, err);
+    if (rc == RC_NOT_FOUND)
+        return err_set(err, rc,
+                       "open store: no directory can be made at '%.300s'; give a path on a disk",
+                       path);
     if (rc)
         return err_ctx(err, rc, "open store");
     CLEANUP(fd_closep) int dir = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
@@ -55,6 +59,8 @@ static enum rc open_backend(const char *url, const struct backend_options *optio
 {
     if (strncmp(url, "object://", 9) != 0)
         return backend_open_url(url, options, out, err);
+    if (url[9] != '/')
+        return err_set(err, RC_INVALID, "'%.200s' is relative; write object:///PATH", url);
     enum rc rc = fs_mkdirs(url + 9, 0700, err);
     if (rc)
         return rc;
@@ -98,6 +104,8 @@ enum rc store_open_with(const char *url, const struct store_options *options, st
     static const struct store_options none = {.tmp = NULL};
     const struct store_options *o = options ? options : &none;
     const char *path = directory_of(url);
+    if (path && path != url && *path != '/')
+        return err_set(err, RC_INVALID, "'%.200s' is relative; write file:///PATH, or a path", url);
     if (path)
         return open_directory(path, out, err);
     struct backend *b = NULL;

@@ -72,6 +72,8 @@ void store_use_vault(struct store *s, const struct vault *v);
 /* Let new checkpoints be in the clear although others of this store are encrypted: without this,
  * forgetting the key is an error instead of a program's secrets on a disk. */
 void store_allow_clear(struct store *s);
+/* Whether there are encrypted checkpoints, or were: the store has a data key.  errors RC_IO, … */
+enum rc store_is_encrypted(const struct store *s, bool *out, struct err *err);
 /* Where the packs of this store are, borrowed. */
 struct backend *store_backend(const struct store *s);
 

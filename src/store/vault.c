@@ -18,7 +18,11 @@ static enum rc read_signer(const char *path, struct signature_key **out, struct 
     CLEANUP(fd_closep) int fd = sys_openat(AT_FDCWD, path, O_RDONLY | O_NOCTTY | O_NONBLOCK, 0);
     size_t n = 0;
     if (fd < 0 || fstat(fd, &st) < 0)
-        return err_sys(err, "signing key '%.200s'", path);
+        return errno == ENOENT ? err_set(err, RC_NOT_FOUND,
+                                         "signing key '%.200s' is not there; `chrek key generate "
+                                         "--sign FILE` makes one",
+                                         path)
+                               : err_sys(err, "signing key '%.200s'", path);
     if (!S_ISREG(st.st_mode))
         return err_set(err, RC_INVALID, "signing key '%.200s' is no file", path);
     if (st.st_mode & 077)
@@ -47,8 +51,12 @@ static enum rc read_trust(const char *path, struct signature_trust *t, struct er
 {
     int fd = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0)
-        return errno == ENOTDIR ? read_trust_file(AT_FDCWD, path, t, err)
-                                : err_sys(err, "trust key '%.200s'", path);
+        return errno == ENOTDIR  ? read_trust_file(AT_FDCWD, path, t, err)
+               : errno == ENOENT ? err_set(err, RC_NOT_FOUND,
+                                           "trust key '%.200s' is not there; `chrek key generate "
+                                           "--sign FILE` makes it, as FILE.pub",
+                                           path)
+                                 : err_sys(err, "trust key '%.200s'", path);
     DIR *dir = fdopendir(fd);
     enum rc rc = RC_OK;
     if (!dir) {

@@ -146,6 +146,26 @@ TEST(an_unfinished_checkpoint_keeps_its_packs)
     CHECK_INT(count_packs(s), all);
 }
 
+TEST(a_count_without_some_says_what_a_collection_does_when_they_are_gone)
+{
+    struct err err = ERR_INIT;
+    struct store_collected would, done;
+    char id[] = "two", *ids[] = {id, NULL}, *none[] = {NULL};
+    CLEANUP(store_freep) struct store *s = checkpoints_open();
+    CHECK_OK(checkpoint_make(s, "one", 1000, SOME, &err));
+    CHECK_OK(checkpoint_make(s, "two", 5000, SOME, &err));
+    size_t all = count_packs(s);
+    CHECK_OK(store_gc_without(s, none, &would, &err));
+    CHECK_INT(would.packs, 0);
+    CHECK_OK(store_gc_without(s, ids, &would, &err));
+    CHECK_INT(count_packs(s), all);
+    CHECK_OK(checkpoint_check(s, "two", 5000, SOME, &err));
+    CHECK_OK(store_delete(s, "two", &err));
+    CHECK_OK(store_gc(s, false, &done, &err));
+    CHECK(would.packs == done.packs && would.packs > 0 && would.bytes == done.bytes);
+    CHECK(would.kept == done.kept && would.kept_bytes == done.kept_bytes);
+}
+
 /* ---- torture ---- */
 
 static struct store *open_with_kept(void)

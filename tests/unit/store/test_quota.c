@@ -91,7 +91,7 @@ TEST(what_does_not_fit_is_not_published)
     uint64_t one = used(s);
     CHECK_OK(store_set_quota(s, one + one / 2, &err));
     CHECK_RC(checkpoint_make(s, "two", 9000, 64, &err), RC_NO_SPACE);
-    CHECK(strstr(err.msg, "of its quota of") && strstr(err.msg, "chrek configure --quota"));
+    CHECK(strstr(err.msg, "more than its quota of") && strstr(err.msg, "chrek configure --quota"));
     CHECK_RC(store_find(s, "two", &e, &err), RC_NOT_FOUND);
     CHECK_OK(checkpoint_check(s, "one", 1000, 64, &err));
     CHECK_OK(store_gc(s, false, &c, &err)); /* of the attempt nothing is left */
