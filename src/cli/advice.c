@@ -14,6 +14,10 @@ static void default_hint(enum rc rc, const char *command, bool as_root, struct b
             buf_adds(hint, "see `chrek --help`");
         return;
     case RC_NOT_FOUND:
+        if (command && (strcmp(command, "doctor") == 0 || strcmp(command, "checkpoint") == 0)) {
+            buf_adds(hint, "`chrek status` lists boxes, `ps -e` all processes");
+            return;
+        }
         buf_adds(hint, "`chrek ls` lists the checkpoints of a store (--store), `chrek status` what "
                        "runs");
         return;

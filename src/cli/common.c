@@ -96,7 +96,9 @@ enum rc cli_check_store(const char *asked, struct err *err)
     enum rc rc = asked ? RC_OK : config_storage(&configured, err);
     if (rc)
         return rc;
-    const char *dir = store_directory(asked ? asked : configured);
+    const char *url = asked ? asked : configured, *dir = store_directory(url);
+    if (dir && dir != url && *dir != '/')
+        return RC_OK;
     if (!dir || strcmp(dir, CONFIG_DEFAULT_STORE) == 0 || access(dir, F_OK) == 0 || errno != ENOENT)
         return RC_OK; /* whatever else is wrong, opening it tells */
     return err_set(err, RC_NOT_FOUND,

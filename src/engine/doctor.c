@@ -285,9 +285,7 @@ enum rc doctor_check_process(const struct doctor_process *request, struct doctor
     if (!rc)
         rc = look_at(proc, tree, c.n_tree, &look, err);
     if (!rc && look.tasks[0] < 0)
-        rc = err_set(err, RC_NOT_FOUND,
-                     "no process %d; `chrek status` lists boxes, `ps -e` all processes",
-                     (int)request->pid);
+        rc = err_set(err, RC_NOT_FOUND, "no process %d", (int)request->pid);
     if (rc)
         return rc;
     (void)ns_read(look.tasks[0], &root_ns, NULL); /* unknown ones are like any other */

@@ -69,6 +69,8 @@ TEST(one_document_with_its_own_content_makes_a_checkpoint)
         {"manifest", "{\"format\": 99, \"files\": []}"},
         {"metadata.json", "{\"checkpoint_id\": \"a\", \"criu_options\": {}}"},
         {"metadata.json", "{\"chrek\": {}}"},
+        {"metadata.json", "{\n  \"checkpoint_id\": \"cut o"},
+        {"manifest", "{\n  \"format\": 1,\n  \"files\": ["},
         {"memory", "chrekmem and damaged"},
     };
     char name[32], path[64];
@@ -93,6 +95,7 @@ TEST(whatever_else_is_there_is_foreign)
         {"metadata.json", "{\"checkpoint_id\": \"step-1000\", \"loss\": 0.1}"},
         {"manifest", "Manifest-Version: 1.0"},
         {"manifest", "{\"files\": {}}"},
+        {"metadata.json", "{\n  \"checkpoint_id\": \"step-1\"\n}"},
         {"memory", "of a summer"},
         {"memory", "chrek"},
         {"inventory.img", "a disk"},
