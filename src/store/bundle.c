@@ -242,14 +242,22 @@ static enum rc extract(const struct reading *r, struct archive *a, struct archiv
         return err_set(err, RC_CORRUPT, "'%s' is in it twice", name);
     if (fd < 0)
         return err_sys(err, "make '%s'", name);
-    CLEANUP(mem_freep) uint8_t *data = mem_alloc(COPY_BYTES);
-    for (;;) {
-        la_ssize_t n = archive_read_data(a, data, COPY_BYTES);
-        if (n < 0)
+    /* By blocks: what comes before a cut is written, and tells whose archive it is. */
+    for (la_int64_t written = 0;;) {
+        const void *data = NULL;
+        size_t n = 0;
+        la_int64_t at = 0;
+        int got = archive_read_data_block(a, &data, &n, &at);
+        if (got == ARCHIVE_EOF)
+            return RC_OK;
+        if (got != ARCHIVE_OK)
             return why_read(r, a, err);
-        enum rc rc = n > 0 ? sys_write_all(file, data, (size_t)n, err) : RC_OK;
-        if (rc || n == 0)
-            return rc ? err_ctx(err, rc, "write '%s'", name) : RC_OK;
+        if (at != written)
+            return err_set(err, RC_CORRUPT, "its member '%s' has holes", name);
+        enum rc rc = sys_write_all(file, data, n, err);
+        if (rc)
+            return err_ctx(err, rc, "write '%s'", name);
+        written += (la_int64_t)n;
     }
 }
 
