@@ -10,8 +10,10 @@
  * returns CHREK_ALONE at once, so the same program runs anywhere.
  *
  * All of it is plain files, for who prefers them or writes in another language: the directory
- * $CHREK_DIR (default /run/chrek/app) holds `generation`, `checkpoint_id`, `restored_at`,
- * `hostname`, `env`, `random`, `identity.json` and `outcome`; the program creates `ready`.
+ * $CHREK_DIR holds `generation`, `checkpoint_id`, `restored_at`, `hostname`, `env`, `random`,
+ * `identity.json` and `outcome`; the program creates `ready`.  Without that variable it is
+ * /run/chrek/app, but only in a box of chrek's or in a job of the ChReK contract: elsewhere such a
+ * directory is what a program before us has left.
  * In a checkpoint job or restore pod of the ChReK contract the files named by
  * DYN_CHECKPOINT_READY_FILE, DYN_CHECKPOINT_SIGNAL_FILE and DYN_RESTORE_MARKER_FILE are honoured.
  *
@@ -69,11 +71,30 @@ static inline struct chrek_private *chrek_private_state(void)
     return &state;
 }
 
-/* Path of a file in the application directory.  Returns 0 or -ENAMETOOLONG. */
+/* Whether this is a worker of the ChReK contract, started to be checkpointed: it should exit when
+ * chrek_wait() says CHREK_SAVED (status 0) or CHREK_NOT_SAVED (status 1). */
+static inline int chrek_is_job(void)
+{
+    const char *file = getenv("DYN_CHECKPOINT_SIGNAL_FILE");
+    return file && *file;
+}
+
+/* A box has its own file system there. */
+static inline int chrek_private_in_box(void)
+{
+    struct stat own, above;
+    return stat("/run/chrek", &own) == 0 && stat("/run", &above) == 0 && own.st_dev != above.st_dev;
+}
+
+/* Path of a file in the application directory.  Returns 0, -ENOENT when chrek is not there, or
+ * -ENAMETOOLONG. */
 static inline int chrek_path(const char *name, char *out, size_t size)
 {
     const char *dir = getenv("CHREK_DIR");
-    int n = snprintf(out, size, "%s/%s", dir && *dir ? dir : CHREK_DEFAULT_DIR, name);
+    int n;
+    if (!(dir && *dir) && !chrek_is_job() && !chrek_private_in_box())
+        return -ENOENT;
+    n = snprintf(out, size, "%s/%s", dir && *dir ? dir : CHREK_DEFAULT_DIR, name);
     return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
 }
 
@@ -129,14 +150,6 @@ static inline int64_t chrek_generation(void)
         value = value * 10 + (*p - '0');
     }
     return value;
-}
-
-/* Whether this is a worker of the ChReK contract, started to be checkpointed: it should exit when
- * chrek_wait() says CHREK_SAVED (status 0) or CHREK_NOT_SAVED (status 1). */
-static inline int chrek_is_job(void)
-{
-    const char *file = getenv("DYN_CHECKPOINT_SIGNAL_FILE");
-    return file && *file;
 }
 
 static inline int chrek_private_marker(void)
@@ -201,6 +214,8 @@ static inline int chrek_ready(void)
     const char *file = getenv("DYN_CHECKPOINT_READY_FILE");
     char path[PATH_MAX];
     int bad = chrek_path("ready", path, sizeof(path));
+    if (bad == -ENOENT)
+        bad = 0;
     chrek_private_remember(); /* before anybody can act on it */
     if (!bad && chrek_private_has_dir())
         bad = chrek_private_write(path, "ready");

@@ -11,9 +11,10 @@
 Nothing here needs chrek to be there: without it ready() does nothing and wait() returns ALONE at
 once, so the same program runs anywhere.
 
-All of it is plain files: the directory $CHREK_DIR (default /run/chrek/app) holds `generation`,
-`checkpoint_id`, `restored_at`, `hostname`, `env`, `random`, `identity.json` and `outcome`; the
-program creates `ready`.  In a checkpoint job or restore pod of the ChReK contract the files named
+All of it is plain files: the directory $CHREK_DIR holds `generation`, `checkpoint_id`,
+`restored_at`, `hostname`, `env`, `random`, `identity.json` and `outcome`; the program creates
+`ready`.  Without that variable it is /run/chrek/app, but only in a box of chrek's or in a job of the
+ChReK contract: elsewhere such a directory is what a program before us has left.  In a checkpoint job or restore pod of the ChReK contract the files named
 by DYN_CHECKPOINT_READY_FILE, DYN_CHECKPOINT_SIGNAL_FILE and DYN_RESTORE_MARKER_FILE are honoured,
 and wait() ends the process (SystemExit) once the job's checkpoint is complete.
 
@@ -44,11 +45,24 @@ _PAUSE = 0.01
 _remembered = None  # (generation, outcome) at ready(), what wait() compares with
 
 
+def _in_box():
+    """A box has its own file system there."""
+    try:
+        own = os.path.dirname(_DIR)
+        return os.stat(own).st_dev != os.stat(os.path.dirname(own)).st_dev
+    except OSError:
+        return False
+
+
 def _path(name):
-    return os.path.join(os.environ.get("CHREK_DIR") or _DIR, name)
+    """Of a file in the application directory; None when chrek is not there."""
+    folder = os.environ.get("CHREK_DIR") or (_DIR if _is_job() or _in_box() else None)
+    return folder and os.path.join(folder, name)
 
 
 def _read(path):
+    if path is None:
+        return None
     try:
         with open(path, "rb") as f:
             return f.read()
@@ -75,7 +89,8 @@ def _is_job():
 
 
 def _has_dir():
-    return os.path.isdir(_path(""))
+    folder = _path("")
+    return folder is not None and os.path.isdir(folder)
 
 
 def _marker():
@@ -84,9 +99,12 @@ def _marker():
 
 
 def _outcome_key():
+    path = _path("outcome")
     try:
-        st = os.stat(_path("outcome"))
+        st = os.stat(path) if path else None
     except OSError:
+        st = None
+    if st is None:
         return None
     return st.st_ino, st.st_mtime_ns
 

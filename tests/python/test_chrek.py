@@ -56,6 +56,19 @@ class Alone(Case):
         self.assertEqual(chrek.wait(), chrek.ALONE)
         self.assertEqual(list(self.dir.iterdir()), [])
 
+    def test_what_a_program_before_us_has_left_does_not_count(self):
+        app = self.dir / "chrek" / "app"
+        app.mkdir(parents=True)
+        (app / "generation").write_text("14\n")
+        del os.environ["CHREK_DIR"]
+        with mock.patch.object(chrek, "_DIR", str(app)):
+            chrek.ready()
+            self.assertFalse((app / "ready").exists())
+            self.assertEqual(chrek.wait(), chrek.ALONE)
+            self.assertIsNone(chrek.generation())
+            with mock.patch.object(chrek, "_in_box", lambda: True):
+                self.assertEqual(chrek.generation(), 14)
+
     def test_answers_are_those_of_the_process_itself(self):
         self.assertIsNone(chrek.generation())
         self.assertFalse(chrek.restored())

@@ -5,7 +5,9 @@
 #include "harness/test.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 
 static void use(const char *dir)
@@ -196,4 +198,28 @@ TEST(a_full_path_is_refused_and_never_cut)
     use(deep);
     CHECK_INT(chrek_read("generation", text, sizeof(text)), -ENAMETOOLONG);
     CHECK_INT(chrek_generation(), -ENAMETOOLONG);
+}
+
+/* With file systems of our own at /run, and at /run/chrek as a box has. */
+TEST(what_lies_at_the_usual_place_counts_only_in_a_box)
+{
+    struct err err = ERR_INIT;
+    char text[16];
+    if (unshare(CLONE_NEWNS) < 0)
+        test_skip("needs a mount namespace");
+    CHECK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+    CHECK(mount("run", "/run", "tmpfs", 0, "size=1m") == 0);
+    use("");
+    for (int box = 0; box < 2; box++) {
+        CHECK(!box || mount("chrek", "/run/chrek", "tmpfs", 0, "size=1m") == 0);
+        CHECK_OK(fs_mkdirs(CHREK_DEFAULT_DIR, 0755, &err));
+        CHECK_OK(fs_write_whole(AT_FDCWD, CHREK_DEFAULT_DIR "/generation", "14\n", 3, 0644, &err));
+        CHECK_OK(fs_write_whole(AT_FDCWD, CHREK_DEFAULT_DIR "/random", "", 0, 0644, &err));
+        CHECK_INT(chrek_generation(), box ? 14 : -ENOENT);
+        CHECK_INT(chrek_restored(), box);
+        CHECK_INT(chrek_ready(), 0);
+        CHECK_INT(access(CHREK_DEFAULT_DIR "/ready", F_OK), box ? 0 : -1);
+        CHECK_INT(chrek_wait(10), box ? CHREK_TIMEOUT : CHREK_ALONE);
+        CHECK_INT(chrek_random(text, 8), box ? -EIO : 0);
+    }
 }
