@@ -5,8 +5,8 @@
  *   files     what the caller has to prepare, such as the root file system; /dev/shm
  *   identity  the application directory
  *   memory    of a packed checkpoint: verified images for CRIU, and what is left to us
- *   launch    are the file locks free; CRIU, in the box; and a pager, if the program is not to wait
- *             for its memory
+ *   launch    are file locks and ports free, have logs grown; CRIU, in the box; and a pager, if the
+ *             program is not to wait for its memory
  *   criu      CRIU restores; at pre-resume, with every task stopped, packed memory is brought in,
  *             or the pager holds what will bring it in; of a plain checkpoint the page images are
  *             verified by a thread meanwhile, and its verdict is awaited: damaged memory never runs
@@ -21,6 +21,7 @@
 #include "base/sys.h"
 #include "container/box.h"
 #include "container/join.h"
+#include "container/task.h"
 #include "criu/explain.h"
 #include "criu/session.h"
 #include "engine/appdir.h"
@@ -32,7 +33,9 @@
 #include "engine/host.h"
 #include "engine/inherit.h"
 #include "engine/locks.h"
+#include "engine/logs.h"
 #include "engine/notify.h"
+#include "engine/ports.h"
 #include "engine/view.h"
 #include "engine/watch.h"
 #include "rootfs/tmpfs.h"
@@ -68,6 +71,7 @@ struct restore {
     struct join join;
     struct children children; /* without a box: what is ours to end is what came after these */
     struct inherit inherit;
+    struct ports ports; /* held until the tree listens */
     struct cr_session *session;
     struct verification verification;
     const struct page_reader *pages; /* NULL: plain format */
@@ -218,12 +222,29 @@ static enum rc make_work_dir(struct restore *r, struct err *err)
 
 enum { PASS_IMAGES, PASS_WORK, PASS_INHERIT };
 
-static enum rc locks_are_free(const struct restore *r, int images, struct err *err)
+static enum rc claim_ports(struct restore *r, int images, uint64_t deadline, struct err *err)
+{
+    CLEANUP(fd_closep) int proc = -1;
+    CLEANUP(fd_closep) int task = -1;
+    if (r->meta->private_net && r->req->box)
+        return RC_OK; /* nobody else is there */
+    enum rc rc = task_open_proc("/proc", &proc, err);
+    if (!rc)
+        rc = task_open(proc, r->req->box ? box_init_pid(r->req->box) : getpid(), &task, err);
+    return rc ? rc : ports_claim(images, task, deadline, &r->ports, err);
+}
+
+/* What others have meanwhile: locks, ports, and files that have grown. */
+static enum rc look_at_others(struct restore *r, int images, uint64_t deadline, struct err *err)
 {
     int fd = -1;
     enum rc rc = open_dir(r, "/.", &fd, err);
     CLEANUP(fd_closep) int root = fd;
-    return rc ? rc : locks_check(images, root, err);
+    if (!rc)
+        rc = locks_check(images, root, err);
+    if (!rc && r->pages) /* the images are a copy */
+        rc = logs_follow(r->engine, images, root, err);
+    return rc ? rc : claim_ports(r, images, deadline, err);
 }
 
 static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
@@ -238,7 +259,7 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
     if (!rc && !r->pages)
         rc = store_entry_reveal(r->req->entry, "*.img", &images, err);
     if (!rc)
-        rc = locks_are_free(r, images, err);
+        rc = look_at_others(r, images, deadline, err);
     if (!rc)
         rc = inherit_find(r->meta, images, r->req->streams, &r->inherit, err);
     if (!rc && !r->req->box)
@@ -490,6 +511,7 @@ static void clean_up(struct restore *r)
     pager_freep(&r->pager);
     gpus_done(&r->gpus);
     join_done(&r->join);
+    ports_done(&r->ports);
     view_done(&r->view);
     fd_closep(&r->work);
     if (r->work_path[0])
@@ -505,6 +527,7 @@ enum rc engine_restore(const struct engine *e, const struct engine_restore_reque
                         .join = JOIN_NOTHING,
                         .children = CHILDREN_INIT,
                         .inherit = INHERIT_INIT,
+                        .ports = PORTS_INIT,
                         .view = VIEW_INIT,
                         .work = -1,
                         .master = -1};

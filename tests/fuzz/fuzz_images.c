@@ -2,6 +2,7 @@
  * {file 0..9, length of 2 bytes, content}. */
 #include "base/fs.h"
 #include "criu/images.h"
+#include "criu/listeners.h"
 #include "criu/locks.h"
 
 #include <fcntl.h>
@@ -58,6 +59,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     if (cr_locks_load(dir, &locks, &n, &err) != RC_OK && !err.msg[0])
         abort();
     cr_locks_free(locks, n);
+    struct cr_listener *listeners = NULL;
+    err = (struct err)ERR_INIT;
+    if (cr_listeners_load(dir, &listeners, &n, &err) != RC_OK && !err.msg[0])
+        abort();
+    free(listeners);
     for (size_t i = 0; i < NAMES; i++)
         (void)unlinkat(dir, names[i], 0);
     return 0;

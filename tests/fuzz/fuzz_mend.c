@@ -12,6 +12,14 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static bool size_now(void *arg, const char *path, uint64_t was, uint64_t *out_bytes)
+{
+    (void)arg;
+    (void)path;
+    *out_bytes = was + 1;
+    return true;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static int dir = -1;
@@ -29,6 +37,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (cr_mend(dir, &once, NULL) != RC_OK)
         return 0;
     if (cr_mend(dir, &twice, NULL) != RC_OK || twice != 0)
+        abort();
+    if (cr_follow_logs(dir, size_now, NULL, NULL) != RC_OK)
         abort();
     return 0;
 }

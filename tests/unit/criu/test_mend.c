@@ -74,3 +74,70 @@ TEST(what_is_no_image_is_refused)
         CHECK_RC(cr_mend(dir, &mended, &err), RC_CORRUPT);
     }
 }
+
+/* type 1, a regular file: id, flags, pos, size, all below 128, and its mode, which is not ours. */
+static void add_file(struct buf *image, uint8_t id, uint8_t flags, uint8_t pos, uint8_t size)
+{
+    uint8_t entry[] = {8,  1, 16,  id, 26,  16,  8,    id,   16,   flags, 24,
+                       pos, 50, 4, '/', 'l', 'o', 'g', 64, size, 80,   0x24};
+    add_entry(image, entry, sizeof(entry));
+}
+
+struct log {
+    int asked;
+    uint64_t now;
+};
+
+static bool size_now(void *arg, const char *path, uint64_t was, uint64_t *out_bytes)
+{
+    struct log *l = arg;
+    CHECK_STR(path, "/log");
+    CHECK_INT(was, 10);
+    l->asked++;
+    *out_bytes = l->now;
+    return l->now != was;
+}
+
+/* Position and size of the entry that add_file() has made. */
+static void check_file(const struct buf *image, size_t number, uint8_t pos, uint8_t size)
+{
+    const char *entry = image->data + 8 + number * 26 + 4;
+    CHECK_INT(entry[11], pos);
+    CHECK_INT(entry[19], size);
+}
+
+TEST(only_what_was_written_at_its_end_may_change_its_size)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(fd_closep) int dir = open_dir();
+    CLEANUP(buf_done) struct buf image = BUF_INIT;
+    struct log log = {.now = 99};
+    buf_add(&image, "MAGIC...", 8);
+    add_file(&image, 1, O_WRONLY, 10, 10); /* a log */
+    add_file(&image, 2, O_WRONLY, 4, 10);  /* written somewhere inside */
+    add_file(&image, 3, O_RDWR, 10, 10);
+    add_file(&image, 4, O_RDONLY, 10, 10);
+    add_file(&image, 5, O_WRONLY, 10, 10); /* deleted */
+    CHECK_OK(fs_write_whole(dir, "files.img", image.data, image.len, 0600, &err));
+    static const uint8_t remap[] = {0x19, 0x43, 0x56, 0x54, 1, 2, 3, 4, 4, 0, 0, 0, 8, 5, 16, 1};
+    CHECK_OK(fs_write_whole(dir, "remap-fpath.img", remap, sizeof(remap), 0600, &err));
+    CHECK_OK(cr_follow_logs(dir, size_now, &log, &err));
+    CHECK_INT(log.asked, 1);
+    buf_done(&image);
+    CHECK_OK(fs_read_file(dir, "files.img", 4096, &image, &err));
+    check_file(&image, 0, 99, 99);
+    check_file(&image, 1, 4, 10);
+    for (size_t i = 2; i < 5; i++)
+        check_file(&image, i, 10, 10);
+}
+
+TEST(a_list_of_deleted_files_that_makes_no_sense_is_refused)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(fd_closep) int dir = open_dir();
+    struct log log = {.now = 99};
+    CHECK_OK(cr_follow_logs(dir, size_now, &log, &err)); /* no images at all are fine */
+    static const uint8_t remap[] = {0x19, 0x43, 0x56, 0x54, 1, 2, 3, 4, 4, 0, 0, 0, 8, 5, 18, 99};
+    CHECK_OK(fs_write_whole(dir, "remap-fpath.img", remap, sizeof(remap), 0600, &err));
+    CHECK_RC(cr_follow_logs(dir, size_now, &log, &err), RC_CORRUPT);
+}
