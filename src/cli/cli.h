@@ -23,6 +23,7 @@ enum cli_exit {
     CLI_NO_SPACE = 7,
     CLI_DENIED = 8,
     CLI_EXISTS = 9,
+    CLI_RUN_UNSAVED = 123, /* run --stop: no checkpoint is there */
     CLI_RUN_LOST = 124, /* run, restore: the memory of a restored program could not be brought in */
     CLI_RUN_FAILED = 125, /* run, restore: chrek itself failed */
     CLI_RUN_DENIED = 126, /* run: the command cannot be executed */

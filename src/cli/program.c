@@ -87,6 +87,7 @@ const struct opt_program cli_program = {
         "7  no space left\n"
         "8  permission denied\n"
         "9  it is there already\n"
+        "123  run --stop: there is no checkpoint\n"
         "124  run and restore: the memory of a restored program could no longer be brought in, so "
         "it was ended\n"
         "125  run and restore: chrek itself failed\n"

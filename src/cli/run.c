@@ -74,7 +74,7 @@ static const struct opt run_options[] = {
              "named after the command line and the working directory."},
     {.name = "id",
      .kind = OPT_STRING,
-     .arg = "HASH",
+     .arg = "ID",
      .offset = offsetof(struct run_values, id),
      .help = "Name of the checkpoint, when it shall differ from the box's."},
     CLI_STORE_OPTION(struct run_values, store),
@@ -99,7 +99,8 @@ static const struct opt run_options[] = {
      .kind = OPT_FLAG,
      .offset = offsetof(struct run_values, stop),
      .help = "End the command once its checkpoint is safe, instead of going on; the exit status is "
-             "then 0."},
+             "then 0, also when the checkpoint is there already. If there can be none, the command "
+             "is ended with status 123."},
     {.name = "every",
      .kind = OPT_DURATION,
      .arg = "TIME",
@@ -274,6 +275,8 @@ static int live(const struct run_values *v, struct life_options *o)
         return fail_run(&err, exec_failed);
     if (end.lost)
         return CLI_RUN_LOST;
+    if (end.unsaved && end.status == 0)
+        return CLI_RUN_UNSAVED;
     store_freep(&store); /* it may have files of ours, and a signal runs no cleanup */
     return end.stopped ? CLI_OK : end_like(end.status);
 }

@@ -4,6 +4,7 @@
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "base/sys.h"
+#include "base/term.h"
 #include "container/box.h"
 #include "container/proc_tree.h"
 #include "engine/appdir.h"
@@ -23,6 +24,7 @@
 
 #define READY_TICK_MS 20
 #define EVERY_TICK_MS 200
+#define COMMAND_SHOWN 200
 #define AGAIN_NS CLOCK_S /* until the next try, when what stands against a checkpoint passes */
 
 struct life {
@@ -44,6 +46,7 @@ struct life {
     bool again;    /* the checkpoint that is being made is one of those */
     bool restored;
     bool stopped;
+    bool given_up; /* with stop: there will be no checkpoint, so it was ended */
     struct pager *pager; /* brings in memory of a restored program; NULL = all is there */
 };
 
@@ -73,6 +76,42 @@ static void plan_next(struct life *l)
 }
 
 /* ---- the checkpoint, once ready and then again ---- */
+
+/* There will be no checkpoint.  With stop nobody wants the command for anything else. */
+static void give_up(struct life *l, const char *why)
+{
+    CLEANUP(mem_freep)
+    char *text = mem_asprintf("no checkpoint: %s; the command %s", why,
+                              l->o->stop ? "is ended" : "goes on");
+    warn(l, text);
+    if (!l->o->stop)
+        return;
+    l->given_up = true;
+    box_kill(l->box);
+}
+
+/* With stop, a checkpoint that is there already is as good as one that was made now. */
+static bool is_there(const struct life *l, struct err *err)
+{
+    CLEANUP(store_entry_freep) struct store_entry *entry = NULL;
+    enum rc rc = store_find(l->o->store, l->o->id, &entry, err);
+    if (rc || l->o->quiet)
+        return !rc;
+    CLEANUP(mem_freep)
+    char *text = mem_asprintf("checkpoint '%s' is there already; --cold makes it anew", l->o->id);
+    warn(l, text);
+    return true;
+}
+
+/* Somebody else has made one meanwhile, or one that is of no use is in its place. */
+static void end_like_the_other(struct life *l)
+{
+    struct err why = ERR_INIT;
+    if (!is_there(l, &why))
+        return give_up(l, why.msg);
+    l->stopped = true;
+    box_kill(l->box);
+}
 
 static _Noreturn void work(struct life *l, int to)
 {
@@ -116,7 +155,7 @@ static void start_checkpoint(struct life *l)
     int p[2];
     l->next = 0;
     if (pipe2(p, O_CLOEXEC) < 0)
-        return warn(l, "no checkpoint: cannot make a pipe");
+        return give_up(l, "cannot make a pipe");
     l->worker = fork();
     if (l->worker == 0)
         work(l, p[1]);
@@ -125,25 +164,20 @@ static void start_checkpoint(struct life *l)
     if (l->worker < 0) {
         l->worker = 0;
         fd_closep(&l->report);
-        return warn(l, "no checkpoint: cannot fork");
+        return give_up(l, "cannot fork");
     }
     supervise_watch(l->supervisor, l->report);
 }
 
 static void say_checkpoint(const struct life *l, const struct report *r)
 {
-    if (r->rc == RC_EXISTS)
-        return;
-    if (r->rc) {
-        CLEANUP(mem_freep)
-        char *text = mem_asprintf("no checkpoint: %s; the command goes on", r->msg);
-        return warn(l, text);
-    }
+    CLEANUP(buf_done) struct buf size = BUF_INIT;
     if (l->o->quiet || l->again)
         return;
+    term_size(r->bytes, &size);
     CLEANUP(mem_freep)
-    char *text = mem_asprintf("checkpoint '%s' saved: %.1f MiB in %.2f s, frozen for %.0f ms",
-                              l->o->id, (double)r->bytes / (1 << 20), (double)r->total_ns / 1e9,
+    char *text = mem_asprintf("checkpoint '%s' saved: %s in %.2f s, frozen for %.0f ms", l->o->id,
+                              buf_str(&size), (double)r->total_ns / 1e9,
                               (double)r->freeze_ns / 1e6);
     warn(l, text);
 }
@@ -187,7 +221,12 @@ static void end_checkpoint(struct life *l)
     if (r.rc == RC_CONFLICT && !is_late(l))
         return try_again(l, &r);
     tell_application(l, r.rc && r.rc != RC_EXISTS ? r.msg : NULL);
-    say_checkpoint(l, &r);
+    if (!r.rc)
+        say_checkpoint(l, &r);
+    else if (r.rc != RC_EXISTS)
+        give_up(l, r.msg);
+    else if (l->o->stop)
+        end_like_the_other(l);
     l->again = true;
     plan_next(l);
 }
@@ -253,7 +292,7 @@ static void on_tick(void *arg)
     if (!late)
         return start_checkpoint(l);
     tell_application(l, "not ready in time");
-    warn(l, "no checkpoint: the command did not become ready in time; it goes on");
+    give_up(l, "it did not become ready in time");
 }
 
 /* ---- beginning ---- */
@@ -288,10 +327,9 @@ static void drop_box(struct life *l)
     fd_closep(&l->appdir);
 }
 
-/* For a person only: into a file or pipe goes nothing that the program did not write. */
 static void say_restored(const struct life *l, const struct store_entry *entry, uint64_t ns)
 {
-    if (l->o->quiet || !isatty(STDERR_FILENO))
+    if (l->o->quiet)
         return;
     CLEANUP(mem_freep)
     char *text = mem_asprintf("restored '%s' in %.2f s", store_entry_id(entry), (double)ns / 1e9);
@@ -351,8 +389,10 @@ static enum rc restore(struct life *l, struct store_entry *entry, struct err *er
     rc = engine_restore(l->engine, &req, &outcome, err);
     if (rc)
         return rc;
-    if (outcome.master >= 0)
+    if (outcome.master >= 0) {
         supervise_take_master(l->supervisor, outcome.master);
+        supervise_redraw(l->supervisor);
+    }
     l->pager = outcome.pager;
     if (l->pager)
         supervise_watch(l->supervisor, pager_fd(l->pager));
@@ -409,6 +449,29 @@ static enum rc start_cold(struct life *l, bool *out_exec, struct err *err)
     return RC_OK;
 }
 
+static bool is_same_command(char *const *a, char *const *b)
+{
+    size_t i = 0;
+    while (a[i] && b[i] && strcmp(a[i], b[i]) == 0)
+        i++;
+    return !a[i] && !b[i];
+}
+
+/* A name goes with one command: who gives another one does not get what he asks for. */
+static void warn_of_other_command(const struct life *l, const struct metadata *m)
+{
+    CLEANUP(buf_done) struct buf was = BUF_INIT;
+    if (!l->o->argv || !m->command || !*m->command || is_same_command(l->o->argv, m->command))
+        return;
+    for (size_t i = 0; m->command[i] && was.len < COMMAND_SHOWN; i++)
+        buf_addf(&was, " %.*s", COMMAND_SHOWN, m->command[i]);
+    CLEANUP(mem_freep)
+    char *text = mem_asprintf("checkpoint '%s' was made of another command, which is restored:%s; "
+                              "--cold replaces it",
+                              l->o->id, buf_str(&was));
+    warn(l, text);
+}
+
 /* Restore if there is something to restore; *out_done tells whether the tree runs. */
 static enum rc try_restore(struct life *l, bool *out_done, struct err *err)
 {
@@ -420,6 +483,8 @@ static enum rc try_restore(struct life *l, bool *out_done, struct err *err)
     enum rc rc = store_find(l->o->store, l->o->id, &entry, &why);
     if (rc == RC_NOT_FOUND && l->o->argv && !l->o->no_fallback)
         return RC_OK;
+    if (!rc)
+        warn_of_other_command(l, store_entry_metadata(entry));
     if (!rc)
         rc = restore(l, entry, &why);
     if (!rc) {
@@ -496,13 +561,27 @@ static bool end_pager(struct life *l)
     return true;
 }
 
-/* A program that goes into the background has nothing left in the foreground to be saved. */
-static void say_left_behind(const struct life *l, int status)
+/* The command has ended by itself, and no checkpoint was made. */
+static void say_ended_early(const struct life *l, int status)
 {
-    if (l->ready && !l->restored && WIFEXITED(status) && box_left_others(l->box))
+    if (l->restored || (!l->ready && !l->again_at))
+        return;
+    if (WIFEXITED(status) && box_left_others(l->box))
         warn(l,
              "no checkpoint: the command has ended before it was ready, and what it left behind in "
              "the background has ended with it; run the program in the foreground");
+    else if (l->o->stop || !l->o->quiet)
+        warn(l, "no checkpoint: the command has ended before it was ready");
+}
+
+/* How it ended, for the caller. */
+static struct life_end conclude(const struct life *l, int status, bool stopped, bool lost)
+{
+    bool ended = l->stopped || (stopped && WIFSIGNALED(status));
+    return (struct life_end){.status = l->given_up ? 0 : status,
+                             .stopped = ended,
+                             .unsaved = l->o->stop && !ended,
+                             .lost = lost};
 }
 
 enum rc life_run(const struct engine *e, const struct life_options *o, struct life_end *out,
@@ -511,14 +590,20 @@ enum rc life_run(const struct engine *e, const struct life_options *o, struct li
     struct life l = {.engine = e, .o = o, .appdir = -1, .report = -1};
     int status = 0;
     *out_exec = false;
+    if (o->stop && o->argv && o->id && !o->cold && is_there(&l, NULL)) {
+        *out = (struct life_end){.stopped = true};
+        return RC_OK;
+    }
     describe(&l);
     enum rc rc = registry_enter(&l.record, o->name, &l.hold, err);
     if (!rc)
         rc = begin(&l, out_exec, err);
     if (!rc)
         rc = supervise_run(l.supervisor, l.box, &status, err);
-    if (!rc)
-        say_left_behind(&l, status);
+    if (rc && (l.given_up || l.stopped))
+        rc = RC_OK; /* that was us */
+    else if (!rc)
+        say_ended_early(&l, status);
     if (l.worker)
         end_checkpoint(&l);
     bool stopped = l.record.name && registry_was_stopped(l.record.name);
@@ -530,7 +615,6 @@ enum rc life_run(const struct engine *e, const struct life_options *o, struct li
     registry_box_done(&l.record);
     if (rc)
         return rc;
-    *out = (struct life_end){
-        .status = status, .stopped = l.stopped || (stopped && WIFSIGNALED(status)), .lost = lost};
+    *out = conclude(&l, status, stopped, lost);
     return RC_OK;
 }

@@ -23,7 +23,7 @@ struct life_options {
     const char *ready;         /* when to checkpoint, engine/ready.h; NULL: never by ourselves */
     uint64_t ready_timeout_ns; /* give up waiting, or trying again what may pass; 0 = never */
     bool cold;                 /* look for no checkpoint; a new one replaces an old one */
-    bool stop;                 /* end once the checkpoint is safe */
+    bool stop;                 /* end once the checkpoint is safe, or there already, or impossible */
     bool incremental;          /* engine.h */
     uint64_t every_ns; /* checkpoint again and again, each in the place of the one before; 0 = once
                           when ready.  Also of a restored program, once its memory is all there */
@@ -51,6 +51,8 @@ struct life_options {
 struct life_end {
     int status;   /* wait status of the main process */
     bool stopped; /* it was ended by a checkpoint, on purpose; status does not count */
+    bool unsaved; /* with stop: no checkpoint is there; that was told, and when that was why it was
+                     ended, status is 0 */
     bool lost;    /* it was ended because its memory could not be brought in; that was told */
 };
 

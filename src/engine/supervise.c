@@ -220,6 +220,16 @@ void supervise_take_master(struct supervisor *s, int master)
     follow_window(s); /* a restored terminal has the size of the one before */
 }
 
+void supervise_redraw(const struct supervisor *s)
+{
+    struct winsize w = supervise_window(), other = w;
+    if (s->master < 0 || !w.ws_row)
+        return;
+    other.ws_col++; /* the kernel tells of a size only when it is another */
+    (void)ioctl(s->master, TIOCSWINSZ, &other);
+    (void)ioctl(s->master, TIOCSWINSZ, &w);
+}
+
 void supervise_watch(struct supervisor *s, int fd)
 {
     s->watched = fd;

@@ -59,6 +59,10 @@ void supervise_streams_given(struct supervisor *s);
 /* Take the master of the pty; kept. */
 void supervise_take_master(struct supervisor *s, int master);
 
+/* A restored full-screen program shows nothing on a new terminal before it draws again: let its
+ * terminal say that the window has changed. */
+void supervise_redraw(const struct supervisor *s);
+
 /* Also poll this descriptor, borrowed; -1 stops it.  One at a time. */
 void supervise_watch(struct supervisor *s, int fd);
 

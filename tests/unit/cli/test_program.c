@@ -155,7 +155,7 @@ TEST(exit_codes_are_all_documented)
         CHECK(found && (found == cli_program.exit_status || found[-1] == '\n'));
     }
     CHECK_INT(cli_exit_of((enum rc)999), CLI_FAILED);
-    for (int code = CLI_RUN_LOST; code <= CLI_RUN_ABSENT; code++) {
+    for (int code = CLI_RUN_UNSAVED; code <= CLI_RUN_ABSENT; code++) {
         char line[16];
         (void)snprintf(line, sizeof(line), "\n%d  ", code);
         CHECK(strstr(cli_program.exit_status, line));
