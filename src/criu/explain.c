@@ -81,7 +81,8 @@ static const struct pattern patterns[] = {
      "the limits of a process of another user cannot be read without CAP_SYS_RESOURCE",
      "run chrek with CAP_SYS_RESOURCE, or with the CRIU that chrek ships"},
     {"has bad size", RC_CONFLICT, "a file that the program has open has another size now",
-     "give it back the size that it had (truncate -s SIZE FILE, if what was written since may go), or "
+     "give it back the size that it had (truncate -s SIZE FILE, if what was written since may go), "
+     "or "
      "let the program open its logs for appending only (>>)"},
     {"has bad mode", RC_CONFLICT, "a file that the program has open has another mode now",
      "restore with the same files as at the checkpoint"},
@@ -90,10 +91,12 @@ static const struct pattern patterns[] = {
     {"bad checksum", RC_CONFLICT, "a file that the program maps was changed since the checkpoint",
      "make a new checkpoint with the new version"},
     {"Can't bind", RC_CONFLICT, "an address that the program listens on is taken",
-     "end what listens there (ss -ltnp shows it), or start the program with --net private before its "
+     "end what listens there (ss -ltnp shows it), or start the program with --net private before "
+     "its "
      "checkpoint"},
     {"Address already in use", RC_CONFLICT, "an address that the program listens on is taken",
-     "end what listens there (ss -ltnp shows it), or start the program with --net private before its "
+     "end what listens there (ss -ltnp shows it), or start the program with --net private before "
+     "its "
      "checkpoint"},
     {"Can't open file", RC_NOT_FOUND, "a file that the program needs is not there any more",
      "put it back where it was"},

@@ -45,7 +45,10 @@ static int read_inet(const struct wire_field *message, struct inet *s)
     struct wire_field f;
     int more;
     while ((more = wire_next(&w, &f)) == 1) {
-        uint64_t *to[] = {[3] = &s->family, [4] = &s->type, [6] = &s->state, [7] = &s->port,
+        uint64_t *to[] = {[3] = &s->family,
+                          [4] = &s->type,
+                          [6] = &s->state,
+                          [7] = &s->port,
                           [FIELD_V6_ONLY] = &s->v6_only};
         if (f.number < ARRAY_LEN(to) && to[f.number] && !f.is_bytes)
             *to[f.number] = f.value;

@@ -55,8 +55,7 @@ static enum rc copy_entries(const struct buf *in, struct buf *out, change *one, 
         at += sizeof(len);
         if (len > ENTRY_MAX || len > in->len - at)
             return err_set(err, RC_CORRUPT, FILES_IMAGE " is cut short");
-        enum rc rc =
-            copy_entry((const uint8_t *)in->data + at, len, out, one, arg, changed, err);
+        enum rc rc = copy_entry((const uint8_t *)in->data + at, len, out, one, arg, changed, err);
         if (rc)
             return rc;
         at += len;

@@ -46,7 +46,7 @@ struct life {
     bool again;    /* the checkpoint that is being made is one of those */
     bool restored;
     bool stopped;
-    bool given_up; /* with stop: there will be no checkpoint, so it was ended */
+    bool given_up;       /* with stop: there will be no checkpoint, so it was ended */
     struct pager *pager; /* brings in memory of a restored program; NULL = all is there */
 };
 
@@ -81,8 +81,8 @@ static void plan_next(struct life *l)
 static void give_up(struct life *l, const char *why)
 {
     CLEANUP(mem_freep)
-    char *text = mem_asprintf("no checkpoint: %s; the command %s", why,
-                              l->o->stop ? "is ended" : "goes on");
+    char *text =
+        mem_asprintf("no checkpoint: %s; the command %s", why, l->o->stop ? "is ended" : "goes on");
     warn(l, text);
     if (!l->o->stop)
         return;
@@ -176,9 +176,9 @@ static void say_checkpoint(const struct life *l, const struct report *r)
         return;
     term_size(r->bytes, &size);
     CLEANUP(mem_freep)
-    char *text = mem_asprintf("checkpoint '%s' saved: %s in %.2f s, frozen for %.0f ms", l->o->id,
-                              buf_str(&size), (double)r->total_ns / 1e9,
-                              (double)r->freeze_ns / 1e6);
+    char *text =
+        mem_asprintf("checkpoint '%s' saved: %s in %.2f s, frozen for %.0f ms", l->o->id,
+                     buf_str(&size), (double)r->total_ns / 1e9, (double)r->freeze_ns / 1e6);
     warn(l, text);
 }
 

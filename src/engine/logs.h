@@ -1,5 +1,5 @@
-/* Files that a program writes at their end and that others have written, cut or begun anew since its
- * checkpoint: logs.  Threads: safe. */
+/* Files that a program writes at their end and that others have written, cut or begun anew since
+ * its checkpoint: logs.  Threads: safe. */
 #pragma once
 
 #include "base/err.h"

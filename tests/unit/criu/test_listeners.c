@@ -120,9 +120,9 @@ TEST(images_without_files_have_no_listeners)
 TEST(sockets_that_make_no_sense_are_refused)
 {
     static const char *const bad[] = {
-        "\x03\x00\x00\x00\x22\x7f\x08",                 /* a socket longer than its entry */
-        "\x04\x00\x00\x00\x22\x02\x72\x7f",             /* options longer than the socket */
-        "\x05\x00\x00\x00\x22\x03\x72\x01\x08",         /* an option without a value */
+        "\x03\x00\x00\x00\x22\x7f\x08",         /* a socket longer than its entry */
+        "\x04\x00\x00\x00\x22\x02\x72\x7f",     /* options longer than the socket */
+        "\x05\x00\x00\x00\x22\x03\x72\x01\x08", /* an option without a value */
     };
     static const size_t lengths[] = {7, 8, 9};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {

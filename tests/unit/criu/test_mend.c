@@ -78,8 +78,8 @@ TEST(what_is_no_image_is_refused)
 /* type 1, a regular file: id, flags, pos, size, all below 128, and its mode, which is not ours. */
 static void add_file(struct buf *image, uint8_t id, uint8_t flags, uint8_t pos, uint8_t size)
 {
-    uint8_t entry[] = {8,  1, 16,  id, 26,  16,  8,    id,   16,   flags, 24,
-                       pos, 50, 4, '/', 'l', 'o', 'g', 64, size, 80,   0x24};
+    uint8_t entry[] = {8,   1,  16, id,  26,  16,  8,   id, 16,   flags, 24,
+                       pos, 50, 4,  '/', 'l', 'o', 'g', 64, size, 80,    0x24};
     add_entry(image, entry, sizeof(entry));
 }
 
