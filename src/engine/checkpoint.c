@@ -139,13 +139,8 @@ static enum rc look_for_strays(const struct checkpoint *c, struct err *err)
 static enum rc look_at_tree(struct checkpoint *c, struct err *err)
 {
     enum rc rc = proc_tree(c->req->pid, &c->tree, &c->n_tree, err);
-    for (size_t i = 0; !rc && i < c->n_tree; i++) {
+    for (size_t i = 0; !rc && i < c->n_tree; i++)
         c->rss_bytes += c->tree[i].rss_bytes;
-        if (c->tree[i].tracer)
-            rc = err_set(err, RC_UNSUPPORTED,
-                         "process %d (%s) is being traced by process %d; detach the debugger",
-                         (int)c->tree[i].pid, c->tree[i].comm, (int)c->tree[i].tracer);
-    }
     if (!rc && c->tree[0].state == 'Z')
         rc = err_set(err, RC_NOT_FOUND, "process %d has ended", (int)c->req->pid);
     return rc ? rc : look_for_strays(c, err);

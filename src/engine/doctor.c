@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,6 +113,11 @@ enum rc doctor_self_read(struct doctor_self *out, struct err *err)
 bool doctor_has_cap(const struct doctor_self *self, int cap)
 {
     return (self->status.caps[TASK_CAP_EFF] >> cap) & 1;
+}
+
+bool doctor_is_forbidden(const struct doctor_case *c)
+{
+    return c->status->uid[0] != c->self->status.uid[0] && !doctor_has_cap(c->self, CAP_SYS_PTRACE);
 }
 
 /* ---- a tree ---- */
@@ -243,8 +249,8 @@ static void check_one(const struct doctor_case *all, const struct look *l, size_
     doctor_check_task(&c);
     if (status.kernel_thread || task_is_kernel_thread(c.stat) || c.stat->state == 'Z')
         return;
-    if (l->denied[i] || rc == RC_DENIED)
-        doctor_add(c.report, DOCTOR_FAIL, "denied", c.stat->pid,
+    if ((l->denied[i] || rc == RC_DENIED) && !doctor_is_forbidden(&c))
+        doctor_add(c.report, DOCTOR_FAIL, "denied", c.tree[0].pid, /* told once for a tree */
                    "chrek has fewer rights than that process",
                    "Run chrek as root, with at least the capabilities that the process has.",
                    "%s may not be looked at", c.who);

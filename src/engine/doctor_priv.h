@@ -45,6 +45,9 @@ struct doctor_case {
     char who[96]; /* "process 4711 (node)" */
 };
 
+/* Whether the process is another user's, and we are nobody who may look at those. */
+bool doctor_is_forbidden(const struct doctor_case *c);
+
 bool doctor_in_tree(const struct doctor_case *c, pid_t pid);
 
 /* What the whole tree has; judged is one process only after all have been looked at. */

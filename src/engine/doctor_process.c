@@ -131,10 +131,10 @@ static void check_traced(const struct doctor_case *c)
 static void check_user(const struct doctor_case *c)
 {
     bool other = c->status->uid[0] != c->self->status.uid[0];
-    if (other && !doctor_has_cap(c->self, CAP_SYS_PTRACE))
-        fail(c, "other-user", "only root may stop and read processes of other users",
-             "Run chrek as root, or as the user that the process belongs to.",
-             "belongs to another user");
+    if (doctor_is_forbidden(c))
+        doctor_add(c->report, DOCTOR_FAIL, "other-user", c->tree[0].pid, /* told once for a tree */
+                   "only root may stop and read processes of other users", "Run chrek as root.",
+                   "%s belongs to another user", c->who);
     else if (other && !doctor_has_cap(c->self, CAP_SYS_RESOURCE))
         warn(c, "other-user-limits",
              "without CAP_SYS_RESOURCE the limits of another user's process cannot be read in the "

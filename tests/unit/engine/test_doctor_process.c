@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/bpf.h>
 #include <linux/filter.h>
 #include <linux/perf_event.h>
@@ -235,6 +236,36 @@ TEST(a_process_of_another_user_is_fine_with_our_criu)
 {
     pid_t pid = start(be_nobody, NULL);
     expect_fine(pid, may_read_limits_of_others() ? NULL : "other-user-limits");
+    offender_end(pid);
+}
+
+/* As a user without rights; the exit status is 0 when all was as it should be. */
+static void look_as_nobody(pid_t pid)
+{
+    struct err err = ERR_INIT;
+    struct doctor_process p = {.pid = pid};
+    struct doctor_report r = DOCTOR_REPORT_INIT;
+    if (setgroups(0, NULL) < 0 || setresgid(65534, 65534, 65534) < 0 ||
+        setresuid(65534, 65534, 65534) < 0 || doctor_check_process(&p, &r, &err) != RC_OK)
+        _exit(1);
+    size_t told = 0;
+    for (size_t i = 0; i < r.n; i++)
+        told += strcmp(r.list[i].id, "other-user") == 0;
+    const struct doctor_finding *f = find(&r, "other-user");
+    bool once = told == 1 && strstr(f->what, "(and 3 more)") && !find(&r, "denied");
+    doctor_report_done(&r);
+    _exit(once ? 0 : 2);
+}
+
+TEST(a_tree_of_another_user_is_told_of_once)
+{
+    int status = -1;
+    pid_t pid = start(have_children, NULL);
+    pid_t nobody = fork();
+    if (nobody == 0)
+        look_as_nobody(pid);
+    CHECK(waitpid(nobody, &status, 0) == nobody);
+    CHECK_INT(status, 0);
     offender_end(pid);
 }
 
