@@ -32,6 +32,7 @@ install: all criu
 	@mkdir -p $(DESTDIR)$(abspath $(PREFIX))/lib/chrek
 	@rm -rf $(DESTDIR)$(abspath $(PREFIX))/lib/chrek/criu
 	@cp -a build/criu $(DESTDIR)$(abspath $(PREFIX))/lib/chrek/criu
+	@echo "Programs: $(DESTDIR)$(abspath $(PREFIX))/bin, their CRIU: $(DESTDIR)$(abspath $(PREFIX))/lib/chrek/criu"
 
 fmt:
 	@tools/lint --fix format

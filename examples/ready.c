@@ -1,5 +1,7 @@
 /* A service that chrek can freeze when it is loaded.
- *     cc -o ready examples/ready.c && chrek run --name ready-c --ready file:ready -- ./ready
+ *     cc -I include -o ready examples/ready.c
+ *     sudo chrek run --name ready-c --ready file:ready -- ./ready
+ * (without -I once `make install` has put chrek.h in its place)
  * The first run loads for three seconds; every later one goes on behind chrek_wait(). */
 #include <chrek.h>
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """A service that chrek can freeze when it is loaded.
 
-    chrek run --name ready --ready file:ready -- python3 examples/ready.py
+    sudo PYTHONPATH=python chrek run --name ready --ready file:ready -- python3 examples/ready.py
+
+(without PYTHONPATH once `make install` has put the module where Python looks for it)
 
 The first run loads for three seconds; every later one goes on behind chrek.wait().
 """

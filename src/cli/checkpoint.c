@@ -281,8 +281,11 @@ const struct opt_command cmd_checkpoint = {
         "descendants: memory, registers, open files, sockets, pipes, timers, IPC. The program "
         "stands still while its memory is written, then goes on, or is ended with --stop.\n\n"
         "The checkpoint appears whole or not at all. If it fails, the program goes on.",
-    .examples = "  chrek checkpoint web\n"
-                "  chrek checkpoint --stop --id before-upgrade 4711\n",
+    .examples = "  # a box whose first checkpoint `chrek run` has made: one more, or in its place\n"
+                "  chrek checkpoint --id before-upgrade web\n"
+                "  chrek checkpoint --replace web\n"
+                "  # any process\n"
+                "  chrek checkpoint --stop --id worker 4711\n",
     .opts = options,
     .min_operands = 1,
     .max_operands = 1,

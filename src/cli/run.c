@@ -5,6 +5,7 @@
 #include "cli/detach.h"
 #include "cli/keys.h"
 #include "codec/digest.h"
+#include "codec/name.h"
 #include "engine/life.h"
 #include "engine/notify.h"
 #include "engine/ready.h"
@@ -34,6 +35,13 @@
                 "touches, if it is not ready or at rest before. Default: 5s."                      \
     }
 
+/* One name for both commands, whichever was read first. */
+#define MODE_ALIAS(type, option, of, field)                                                        \
+    {                                                                                              \
+        .name = (option), .kind = OPT_STRING, .arg = "MODE", .offset = offsetof(type, field),      \
+        .help = "The same as --" of "."                                                            \
+    }
+
 #define DETACH_OPTIONS(type, detach_field, log_field)                                              \
     {.name = "detach",                                                                             \
      .letter = 'd',                                                                                \
@@ -55,7 +63,7 @@
 
 struct run_values {
     const char *name, *id, *store, *storage, *ready, *net, *notify, *criu, *log;
-    const char *format, *compression, *mode, *criu_log_dir;
+    const char *format, *compression, *mode, *mode_too, *criu_log_dir;
     uint64_t ready_timeout, timeout, ghost_limit, record, every;
     bool stop, cold, incremental, tcp_established, skip_in_flight, no_fallback, no_tty, quiet,
         detach;
@@ -151,6 +159,7 @@ static const struct opt run_options[] = {
     CLI_KEY_OPTIONS(struct run_values, keys),
     CLI_SIGN_OPTION(struct run_values, keys),
     MODE_OPTIONS(struct run_values, "restore-mode", mode, record),
+    MODE_ALIAS(struct run_values, "mode", "restore-mode", mode_too),
     CLI_GHOST_LIMIT_OPTION(struct run_values, ghost_limit),
     {.name = "timeout",
      .kind = OPT_DURATION,
@@ -199,7 +208,9 @@ static char *default_name(char *const *argv)
 static enum rc check(const struct run_values *v, struct err *err)
 {
     struct ready *ready = NULL;
-    enum rc rc = RC_OK;
+    enum rc rc = v->id || v->name ? name_check_id(v->id ? v->id : v->name, err) : RC_OK;
+    if (rc)
+        return rc;
     if (v->net && strcmp(v->net, "host") != 0 && strcmp(v->net, "private") != 0)
         return err_set(err, RC_INVALID, "--net '%.32s': want host or private", v->net);
     if (v->stop && v->every)
@@ -251,6 +262,12 @@ static enum rc background(bool wanted, const char *log, bool json, struct detach
     return wanted ? detach(log, json, d, err) : RC_OK;
 }
 
+/* Before anything has begun: a wrong command line has the code that it has everywhere. */
+static int fail_early(const struct err *err)
+{
+    return err->rc == RC_INVALID ? cli_fail(err) : fail_run(err, false);
+}
+
 static int live(const struct run_values *v, struct life_options *o)
 {
     struct err err = ERR_INIT;
@@ -300,13 +317,13 @@ static int run_main(const struct opt_command *self, int argc, char **argv)
         rc = cli_ghost_limit(v.ghost_limit, &ghost_limit, &err);
     enum engine_mode mode = ENGINE_DEFAULT;
     if (!rc)
-        rc = mode_parse(v.mode, &mode, &err);
+        rc = mode_parse(v.mode_too ? v.mode_too : v.mode, &mode, &err);
     if (!rc)
         rc = background(v.detach, v.log, false, &d, &err);
     if (!rc)
         rc = cli_labels(&v.labels, &labels, &err);
     if (rc)
-        return cli_fail(&err);
+        return fail_early(&err);
     CLEANUP(mem_freep) char *name = default_name(argv + first);
     const char *wanted = v.name ? v.name : v.id ? v.id : name;
     struct life_options o = {.id = v.id ? v.id : wanted,
@@ -352,6 +369,9 @@ const struct opt_command cmd_run = {
         "starts cold, is checkpointed when it is ready, and goes on. Later runs restore the "
         "checkpoint, any number of them at the same time. If a restore fails, the reason is told "
         "and COMMAND starts cold with its arguments.\n\n"
+        "A restored program is as it was: with the environment, the arguments and the code that it "
+        "had loaded then. --cold starts it anew, after a change of its scripts for example. The "
+        "environment of now is in the file env in $CHREK_DIR.\n\n"
         "Signals, exit status, standard streams, terminal and working directory are as if COMMAND "
         "had been started directly. When COMMAND ends, every process that it left behind ends too.",
     .examples = "  # a service that is ready when its port answers\n"
@@ -368,7 +388,7 @@ const struct opt_command cmd_run = {
 /* ---- restore: the same life without a command to start cold ---- */
 
 struct restore_values {
-    const char *name, *store, *storage, *notify, *criu, *log, *mode, *criu_log_dir;
+    const char *name, *store, *storage, *notify, *criu, *log, *mode, *mode_too, *criu_log_dir;
     uint64_t timeout, record;
     bool tcp_established, quiet, detach, json;
     struct cli_keys keys;
@@ -391,6 +411,7 @@ static const struct opt restore_options[] = {
      .offset = offsetof(struct restore_values, tcp_established),
      .help = "Restore TCP connections to the outside, if the checkpoint has kept them."},
     MODE_OPTIONS(struct restore_values, "mode", mode, record),
+    MODE_ALIAS(struct restore_values, "restore-mode", "mode", mode_too),
     {.name = "timeout",
      .kind = OPT_DURATION,
      .arg = "TIME",
@@ -426,14 +447,16 @@ static int restore_main(const struct opt_command *self, int argc, char **argv)
     CLEANUP(detach_done) struct detach d = {-1, -1};
     enum rc rc = opt_parse(self, &v, argc, argv, &first, &err);
     enum engine_mode mode = ENGINE_DEFAULT;
+    if (!rc)
+        rc = name_check_id(argv[first], &err);
     if (!rc && v.notify)
         rc = notify_check(v.notify, &err);
     if (!rc)
-        rc = mode_parse(v.mode, &mode, &err);
+        rc = mode_parse(v.mode_too ? v.mode_too : v.mode, &mode, &err);
     if (!rc)
         rc = background(v.detach, v.log, v.json, &d, &err);
     if (rc)
-        return cli_fail(&err);
+        return fail_early(&err);
     struct run_values run = {.store = v.store,
                              .storage = v.storage,
                              .cache = v.cache,

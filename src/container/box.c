@@ -150,6 +150,9 @@ enum rc box_start(struct box *b, char *const *argv, char *const *envp, pid_t *ou
     rc = receive_reply(b, &reply, &master, err);
     if (rc)
         return rc;
+    errno = reply.value;
+    if (reply.type != BOX_STARTED && reply.stage == BOX_STAGE_EXEC)
+        return err_sys(err, "start '%s'", argv[0]);
     if (reply.type != BOX_STARTED)
         return err_ctx(err, box_failure(&reply, err), "start '%s'", argv[0]);
     *out_pid = reply.value;

@@ -110,3 +110,16 @@ def test_data_that_have_changed_are_no_log(t):
         f.write("two\n")
     done = t.chrek("restore", "c", check=False)
     assert done.returncode == 125 and "another size" in done.stderr and "truncate -s" in done.stderr, done
+
+
+def test_codes_of_a_wrong_command_line(t):
+    """2 for what is written wrongly, 125 for what cannot be had, as everywhere."""
+    for words, want in ((("run", "--name", "a/b", "--", "true"), 2), (("restore", "../x"), 2),
+                        (("run", "-d", "--log", "/nonexist/x", "--", "true"), 125),
+                        (("run", "--mode", "lazy", "--ready", "never", "--", "true"), 0),
+                        (("run", "--mode", "quick", "--", "true"), 2),
+                        (("restore", "--restore-mode", "lazy", "none"), 125)):
+        done = t.chrek(*words, check=False)
+        assert done.returncode == want, (words, done)
+    done = t.chrek("run", "--", "nosuchcmd", check=False)
+    assert "start 'nosuchcmd': No such file" in done.stderr, done.stderr

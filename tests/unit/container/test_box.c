@@ -64,7 +64,7 @@ TEST(what_cannot_be_executed_is_an_error_with_its_reason)
     pid_t pid = 0;
     int master = 0;
     CHECK_RC(box_start(b, argv, envp, &pid, &master, &err), RC_NOT_FOUND);
-    CHECK_STR(err.msg, "start 'no-such-program': execute: No such file or directory");
+    CHECK_STR(err.msg, "start 'no-such-program': No such file or directory");
     CHECK_OK(start(b, "exit 0", &pid, &err)); /* the box is as good as before */
 }
 
