@@ -42,6 +42,7 @@ enum rc proc_facts_read(pid_t pid, struct proc_facts *out, struct err *err)
     f.ppid = stat.ppid;
     f.state = stat.state;
     f.uid = status.uid[0];
+    f.tracer = status.tracer;
     f.rss_bytes = stat.rss_pages * (uint64_t)sysconf(_SC_PAGESIZE);
     f.start = stat.start_ticks;
     *out = f;

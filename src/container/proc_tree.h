@@ -16,6 +16,7 @@ struct proc_facts {
     char comm[17];
     char state;   /* 'S', 'Z', ... */
     uid_t uid;    /* real */
+    pid_t tracer; /* 0 = not traced */
     uint64_t rss_bytes;
     uint64_t start; /* clock ticks since boot: tells a reused PID */
 };

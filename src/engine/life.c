@@ -46,6 +46,7 @@ struct life {
     bool again;    /* the checkpoint that is being made is one of those */
     bool restored;
     bool stopped;
+    bool over;           /* the command has ended */
     bool given_up;       /* with stop: there will be no checkpoint, so it was ended */
     struct pager *pager; /* brings in memory of a restored program; NULL = all is there */
 };
@@ -80,11 +81,10 @@ static void plan_next(struct life *l)
 /* There will be no checkpoint.  With stop nobody wants the command for anything else. */
 static void give_up(struct life *l, const char *why)
 {
-    CLEANUP(mem_freep)
-    char *text =
-        mem_asprintf("no checkpoint: %s; the command %s", why, l->o->stop ? "is ended" : "goes on");
+    const char *goes = l->over ? "has ended" : l->o->stop ? "is ended" : "goes on";
+    CLEANUP(mem_freep) char *text = mem_asprintf("no checkpoint: %s; the command %s", why, goes);
     warn(l, text);
-    if (!l->o->stop)
+    if (!l->o->stop || l->over)
         return;
     l->given_up = true;
     box_kill(l->box);
@@ -110,7 +110,8 @@ static void end_like_the_other(struct life *l)
     if (!is_there(l, &why))
         return give_up(l, why.msg);
     l->stopped = true;
-    box_kill(l->box);
+    if (!l->over)
+        box_kill(l->box);
 }
 
 static _Noreturn void work(struct life *l, int to)
@@ -604,6 +605,7 @@ enum rc life_run(const struct engine *e, const struct life_options *o, struct li
         rc = RC_OK; /* that was us */
     else if (!rc)
         say_ended_early(&l, status);
+    l.over = true;
     if (l.worker)
         end_checkpoint(&l);
     bool stopped = l.record.name && registry_was_stopped(l.record.name);

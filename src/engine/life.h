@@ -23,8 +23,8 @@ struct life_options {
     const char *ready;         /* when to checkpoint, engine/ready.h; NULL: never by ourselves */
     uint64_t ready_timeout_ns; /* give up waiting, or trying again what may pass; 0 = never */
     bool cold;                 /* look for no checkpoint; a new one replaces an old one */
-    bool stop;                 /* end once the checkpoint is safe, or there already, or impossible */
-    bool incremental;          /* engine.h */
+    bool stop;         /* end once the checkpoint is safe, or there already, or impossible */
+    bool incremental;  /* engine.h */
     uint64_t every_ns; /* checkpoint again and again, each in the place of the one before; 0 = once
                           when ready.  Also of a restored program, once its memory is all there */
     bool no_fallback;  /* a failed restore is a failure */

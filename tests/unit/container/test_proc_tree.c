@@ -35,6 +35,7 @@ TEST(facts_of_ourselves_are_right)
     CHECK_INT(f.inner, getpid());
     CHECK_INT(f.ppid, getppid());
     CHECK_INT(f.uid, getuid());
+    CHECK_INT(f.tracer, 0);
     CHECK(f.rss_bytes >= 4096 && f.start > 0);
 }
 
