@@ -987,7 +987,7 @@ TEST(findings_of_one_kind_are_counted_per_process)
     examine_with((struct doctor_process){.pid = pid}, &r);
     CHECK_INT(r.n, 1);
     CHECK_INT(r.list[0].more, 2);
-    CHECK(strstr(r.list[0].what, "(and 1 more)"));
+    CHECK(strstr(r.list[0].what, "(and 2 more)"));
     CHECK(doctor_first(&r, DOCTOR_FAIL) == &r.list[0]);
     CHECK(!doctor_first(&r, DOCTOR_OK));
     offender_end(pid);
