@@ -83,11 +83,15 @@ static void move(struct block *b, uint64_t *state)
     (void)pthread_mutex_unlock(&one);
 }
 
+/* A block that another thread was changing when this child was made may not be there. */
 static void child(uint64_t state)
 {
+    bool there[BLOCKS];
+    for (size_t k = 0; k < BLOCKS; k++)
+        there[k] = pthread_mutex_trylock(&blocks[k].lock) == 0;
     for (unsigned i = 0; i < 20; i++)
         for (size_t k = 0; k < BLOCKS; k += 3)
-            if (blocks[k].at)
+            if (there[k])
                 write_some(blocks[k].at, &state);
     _exit(0);
 }
@@ -340,6 +344,8 @@ TEST(no_page_that_was_read_ahead_is_stale)
 {
     const char *wanted = getenv("CHREK_TEST_PRECOPY");
     unsigned n = wanted ? (unsigned)strtoul(wanted, NULL, 10) : 5;
+    if (TEST_EXTRA_THREAD) /* which does not let a tree of threads and forks do what it wants */
+        test_skip("machine: the thread sanitizer follows no memory that is moved");
     struct sums sums = {0};
     if (!written_can() || !pages_can_scan())
         test_skip("kernel: cannot tell what a program writes");
