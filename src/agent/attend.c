@@ -110,12 +110,14 @@ static struct work describe_work(const struct turn *t)
                          .codec = s->codec,
                          .ghost_limit = (uint32_t)s->ghost_limit,
                          .timeout_ns = s->timeout_s * CLOCK_S,
-                         .origin = {.node = s->node,
-                                    .container_id = t->c.id,
-                                    .pod_name = t->p->name,
-                                    .pod_namespace = t->p->name_space,
-                                    .pod_ip = t->p->ip,
-                                    .image = t->c.image}};
+                         .spec = t->c.spec,
+                         .external = s->external,
+                         .container = {.node = s->node,
+                                       .container_id = t->c.id,
+                                       .pod_name = t->p->name,
+                                       .pod_namespace = t->p->name_space,
+                                       .pod_ip = t->p->ip,
+                                       .image = t->c.image}};
 }
 
 /* What another try cannot better. */

@@ -86,6 +86,14 @@ const struct opt settings_options[] = {
      AT(criu),
      .env = "CHREK_CRIU",
      .help = "The criu program, 4.2 or newer. Default: the one that was installed with chrek."},
+    {.name = "external",
+     .kind = OPT_STRING,
+     .arg = "LIST",
+     AT(external),
+     .env = "EXTERNAL_MOUNTS",
+     .help =
+         "Further external resources for CRIU, separated by commas: mnt[/data]:/data. Each mount "
+         "of a container is one already."},
     {.name = "ghost-limit",
      .kind = OPT_SIZE,
      .arg = "SIZE",

@@ -20,6 +20,7 @@ struct settings {
     const char *context;
     const char *criu;
     const char *format, *compression;
+    const char *external; /* CRIU's external resources, separated by commas; NULL: none */
     uint64_t ghost_limit;
     uint64_t timeout_s; /* of CRIU; 0 = the engine's */
     uint64_t tries;

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <yyjson.h>
 
 #define WORK_COMMAND "__capture"
 
@@ -26,9 +27,12 @@ struct work {
     pid_t pid;
     bool plain;
     enum compress_codec codec;
-    uint32_t ghost_limit; /* bytes; 0 = the engine's */
-    uint64_t timeout_ns;  /* 0 = the engine's */
-    struct engine_origin origin;
+    uint32_t ghost_limit;              /* bytes; 0 = the engine's */
+    uint64_t timeout_ns;               /* 0 = the engine's */
+    struct engine_container container; /* its lists: of a request that was parsed only */
+    yyjson_val *spec;     /* the container's OCI runtime spec, whose mounts and paths go along; or
+                             NULL */
+    const char *external; /* further external resources, separated by commas; or NULL */
 };
 
 struct work_result {
@@ -48,6 +52,8 @@ int work_main(int in, int out);
 
 /* What goes over the line; for tests.  errors RC_CORRUPT */
 void work_format(const struct work *w, struct buf *out);
-/* text    must stay while `out` is used; doc: the caller's, json_docp() */
-enum rc work_parse(const char *text, size_t len, struct yyjson_doc **doc, struct work *out,
+/* doc     holds the texts of `out`; the caller's, json_docp()
+ * out     work_done() */
+enum rc work_parse(const char *text, size_t len, yyjson_doc **doc, struct work *out,
                    struct err *err);
+void work_done(struct work *w);

@@ -175,26 +175,6 @@ static void look_at_ancestry(struct checkpoint *c)
     }
 }
 
-static void set(char **to, const char *from)
-{
-    if (!from)
-        return;
-    free(*to);
-    *to = mem_strdup(from);
-}
-
-static void describe_origin(struct metadata *m, const struct engine_origin *o)
-{
-    if (!o)
-        return;
-    set(&m->source_node, o->node);
-    set(&m->source_pod_ip, o->pod_ip);
-    set(&m->container_id, o->container_id);
-    set(&m->pod_name, o->pod_name);
-    set(&m->pod_namespace, o->pod_namespace);
-    set(&m->image, o->image);
-}
-
 static enum rc look(void *ctx, uint64_t deadline, struct err *err)
 {
     (void)deadline;
@@ -220,11 +200,10 @@ static enum rc look(void *ctx, uint64_t deadline, struct err *err)
     c->meta.private_net = !join_same(c->req->pid, getpid(), "net");
     look_at_ancestry(c);
     host_describe(&c->meta);
-    describe_origin(&c->meta, c->req->origin);
     if (!c->req->container)
         return join_open(c->req->pid, &c->join, err);
-    c->meta.container = true;
-    return container_external(c->req->pid, c->req->masked, &c->external, err);
+    rc = container_describe(c->req->pid, c->req->container, &c->meta, err);
+    return rc ? rc : container_external(c->req->pid, c->req->container, &c->external, err);
 }
 
 static enum rc examine(void *ctx, uint64_t deadline, struct err *err)
@@ -338,7 +317,7 @@ static enum rc stage(void *ctx, uint64_t deadline, struct err *err)
         return rc;
     c->early = may_end_early(c);
     struct capture_options o = {.store = c->req->store,
-                                .outside = c->req->container,
+                                .outside = c->req->container != NULL,
                                 .criu = c->engine->criu,
                                 .staging = store_staging_fd(c->staging),
                                 .name = c->req->name,
@@ -513,7 +492,7 @@ static bool was_ended(const struct checkpoint *c)
 
 static struct cr_opts dump_options(const struct checkpoint *c)
 {
-    bool outside = c->req->container; /* CRIU is not in its PID namespace */
+    bool outside = c->req->container != NULL; /* CRIU is not in its PID namespace */
     return (struct cr_opts){.pid = outside ? c->req->pid : c->tree[0].inner,
                             .external = (const char *const *)c->external,
                             .images_fd = cr_session_fd(0),

@@ -3,7 +3,6 @@
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "base/sys.h"
-#include "container/mounts.h"
 
 #include <fcntl.h>
 #include <stdint.h>
@@ -12,26 +11,38 @@
 #include <string.h>
 #include <sys/stat.h>
 
+static enum rc read_mounts(pid_t pid, struct mounts *out, struct err *err)
+{
+    char path[48];
+    (void)snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+    CLEANUP(fd_closep) int task = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    return task < 0 ? err_sys(err, "open '%s'", path) : mounts_read(task, out, err);
+}
+
+/* ---- what is external ---- */
+
 struct list {
     char **item; /* NULL-terminated */
     size_t n;
 };
 
+/* A path that covers another one is in the list of mounts twice; CRIU wants to be told once. */
 static void add(struct list *l, char *text)
 {
+    for (size_t i = 0; i < l->n; i++)
+        if (strcmp(l->item[i], text) == 0) {
+            free(text);
+            return;
+        }
     l->item = mem_realloc(l->item, (l->n + 2) * sizeof(*l->item));
     l->item[l->n++] = text;
     l->item[l->n] = NULL;
 }
 
-/* A path that covers another one is in the list of mounts twice; CRIU wants to be told once. */
-static void add_mount(struct list *l, const char *path)
+static void add_paths(struct list *l, const char *const *paths)
 {
-    CLEANUP(mem_freep) char *text = mem_asprintf("mnt[%s]:%s", path, path);
-    for (size_t i = 0; i < l->n; i++)
-        if (strcmp(l->item[i], text) == 0)
-            return;
-    add(l, STEAL(text));
+    for (; paths && *paths; paths++)
+        add(l, mem_asprintf("mnt[%s]:%s", *paths, *paths));
 }
 
 static enum rc add_network(pid_t pid, struct list *l, struct err *err)
@@ -45,27 +56,27 @@ static enum rc add_network(pid_t pid, struct list *l, struct err *err)
     return RC_OK;
 }
 
-enum rc container_external(pid_t pid, const char *const *masked, char ***out, struct err *err)
+enum rc container_external(pid_t pid, const struct engine_container *c, char ***out,
+                           struct err *err)
 {
-    char path[48];
     struct list l = {NULL, 0};
     CLEANUP(mounts_done) struct mounts mounts = {0};
-    (void)snprintf(path, sizeof(path), "/proc/%d", (int)pid);
-    CLEANUP(fd_closep) int task = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
-    if (task < 0)
-        return err_sys(err, "open '%s'", path);
-    enum rc rc = mounts_read(task, &mounts, err);
-    for (size_t i = 0; !rc && i < mounts.n; i++)
-        if (strcmp(mounts.list[i].target, "/") != 0)
-            add_mount(&l, mounts.list[i].target);
-    for (; !rc && masked && *masked; masked++)
-        add_mount(&l, *masked);
+    enum rc rc = read_mounts(pid, &mounts, err);
     if (!rc)
         rc = add_network(pid, &l, err);
+    for (size_t i = 0; !rc && i < mounts.n; i++) {
+        const char *target = mounts.list[i].target;
+        if (strcmp(target, "/") != 0)
+            add(&l, mem_asprintf("mnt[%s]:%s", target, target));
+    }
     if (rc) {
         container_external_freep(&l.item);
         return rc;
     }
+    add_paths(&l, c->masked_paths);
+    add_paths(&l, c->readonly_paths);
+    for (const char *const *x = c->external; x && *x; x++)
+        add(&l, mem_strdup(*x));
     *out = l.item;
     return RC_OK;
 }
@@ -75,4 +86,146 @@ void container_external_freep(char ***list)
     for (char **p = *list; p && *p; p++)
         free(*p);
     free(STEAL(*list));
+}
+
+/* ---- what is told ---- */
+
+static bool is_one_of(const char *text, const char *const *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(text, list[i]) == 0)
+            return true;
+    return false;
+}
+
+/* Whether a mount is a volume, by the contract's rule. */
+static bool is_volume(const struct mount *m)
+{
+    static const char *const types[] = {"proc",     "sysfs",     "devpts",  "mqueue",
+                                        "tmpfs",    "cgroup",    "cgroup2", "securityfs",
+                                        "debugfs",  "tracefs",   "fusectl", "configfs",
+                                        "devtmpfs", "hugetlbfs", "pstore",  "bpf"};
+    static const char *const paths[] = {"/",           "/proc",    "/sys",
+                                        "/dev",        "/dev/pts", "/dev/shm",
+                                        "/dev/mqueue", "/run",     "/run/secrets"};
+    static const char *const marks[] = {"/kubelet/pods/", "/kubernetes.io~",
+                                        "/containerd/io.containerd"};
+    bool marked = false;
+    for (size_t i = 0; i < ARRAY_LEN(marks); i++)
+        marked = marked || strstr(m->root, marks[i]) || strstr(m->source, marks[i]);
+    /* A bind of a file on a tmpfs is the tmpfs's type, and yet a volume. */
+    bool fresh = is_one_of(m->type, types, ARRAY_LEN(types)) && strcmp(m->root, "/") == 0;
+    return marked && !fresh && !is_one_of(m->target, paths, ARRAY_LEN(paths)) &&
+           strncmp(m->target, "/sys/", 5) != 0 && strncmp(m->target, "/proc/", 6) != 0;
+}
+
+/* ".../kubernetes.io~TYPE/NAME..." */
+static void describe_volume(const char *path, struct metadata_mount *out)
+{
+    static const struct {
+        const char *element, *type;
+    } types[] = {{"empty-dir", "emptyDir"},
+                 {"configmap", "configMap"},
+                 {"secret", "secret"},
+                 {"projected", "projected"},
+                 {"downward-api", "downwardAPI"},
+                 {"persistentvolumeclaim", "persistentVolumeClaim"},
+                 {"hostpath", "hostPath"}};
+    static const char mark[] = "kubernetes.io~";
+    const char *at = strstr(path, mark);
+    const char *element = at ? at + sizeof(mark) - 1 : "";
+    size_t len = strcspn(element, "/");
+    for (size_t i = 0; i < ARRAY_LEN(types); i++)
+        if (strlen(types[i].element) == len && strncmp(types[i].element, element, len) == 0) {
+            const char *name = element[len] ? element + len + 1 : "";
+            out->volume_type = mem_strdup(types[i].type);
+            out->volume_name = mem_asprintf("%.*s", (int)strcspn(name, "/"), name);
+            return;
+        }
+    out->volume_type = mem_strdup("unknown");
+    out->volume_name = mem_strdup("");
+}
+
+static void describe_oci(const struct engine_container *c, struct metadata_mount *m)
+{
+    for (size_t i = 0; i < c->n_mounts; i++) {
+        const struct engine_oci_mount *o = &c->mounts[i];
+        if (strcmp(o->destination, m->container_path) != 0)
+            continue;
+        m->oci_source = mem_strdup(o->source);
+        m->oci_type = mem_strdup(o->type);
+        for (const char *const *x = o->options; x && *x; x++)
+            metadata_list_add(&m->oci_options, *x);
+        return;
+    }
+}
+
+void container_describe_mounts(const struct mounts *all, const struct engine_container *c,
+                               struct metadata_place *out)
+{
+    out->mounts = mem_zalloc((all->n + 1) * sizeof(*out->mounts));
+    for (size_t i = 0; i < all->n; i++) {
+        const struct mount *m = &all->list[i];
+        if (!is_volume(m))
+            continue;
+        const char *host = strcmp(m->root, "/") != 0 ? m->root : m->source;
+        struct metadata_mount *d = &out->mounts[out->n_mounts++];
+        *d = (struct metadata_mount){.container_path = mem_strdup(m->target),
+                                     .host_path = mem_strdup(host),
+                                     .fs_type = mem_strdup(m->type),
+                                     .read_only = mounts_has_option(m->options, "ro")};
+        describe_volume(host, d);
+        describe_oci(c, d);
+    }
+    for (size_t i = 0; i < c->n_mounts; i++)
+        if (c->mounts[i].type && strcmp(c->mounts[i].type, "bind") == 0)
+            metadata_list_add(&out->bind_mount_dests, c->mounts[i].destination);
+    for (const char *const *x = c->masked_paths; x && *x; x++)
+        metadata_list_add(&out->masked_paths, *x);
+    for (const char *const *x = c->readonly_paths; x && *x; x++)
+        metadata_list_add(&out->readonly_paths, *x);
+}
+
+static enum rc describe_namespaces(pid_t pid, struct metadata_place *out, struct err *err)
+{
+    static const char *const types[] = {"net", "pid", "mnt", "uts", "ipc", "user", "cgroup"};
+    out->namespaces = mem_zalloc(ARRAY_LEN(types) * sizeof(*out->namespaces));
+    for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+        char path[48];
+        struct stat st, host = {0};
+        (void)snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)pid, types[i]);
+        if (stat(path, &st) < 0)
+            return err_sys(err, "the container's %s namespace", types[i]);
+        (void)snprintf(path, sizeof(path), "/proc/1/ns/%s", types[i]);
+        bool known = stat(path, &host) == 0;
+        out->namespaces[out->n_namespaces++] = (struct metadata_namespace){
+            mem_strdup(types[i]), st.st_ino, known && host.st_ino != st.st_ino};
+    }
+    return RC_OK;
+}
+
+static void set(char **to, const char *from)
+{
+    if (!from)
+        return;
+    free(*to);
+    *to = mem_strdup(from);
+}
+
+enum rc container_describe(pid_t pid, const struct engine_container *c, struct metadata *m,
+                           struct err *err)
+{
+    CLEANUP(mounts_done) struct mounts mounts = {0};
+    set(&m->source_node, c->node);
+    set(&m->source_pod_ip, c->pod_ip);
+    set(&m->container_id, c->container_id);
+    set(&m->pod_name, c->pod_name);
+    set(&m->pod_namespace, c->pod_namespace);
+    set(&m->image, c->image);
+    m->container = true;
+    enum rc rc = read_mounts(pid, &mounts, err);
+    if (rc)
+        return rc;
+    container_describe_mounts(&mounts, c, &m->place);
+    return describe_namespaces(pid, &m->place, err);
 }

@@ -44,12 +44,24 @@ enum rc engine_find_criu(char **out, struct err *err);
  * errors  RC_NOT_FOUND, RC_DENIED, RC_TIMEOUT, RC_IO */
 enum rc engine_check_criu(const char *criu, struct err *err);
 
-/* Where a container comes from that is saved, as its orchestrator calls it; NULL is unknown. */
-struct engine_origin {
+/* A mount as a container runtime was told to make it. */
+struct engine_oci_mount {
+    const char *destination, *source, *type;
+    const char *const *options; /* NULL-terminated, or NULL */
+};
+
+/* A container that a runtime has made, and where it comes from, as its orchestrator calls it. Texts
+ * and lists are borrowed; NULL is unknown. */
+struct engine_container {
     const char *node;
     const char *container_id; /* without the runtime's scheme */
     const char *pod_name, *pod_namespace, *pod_ip;
     const char *image;
+    /* Of its runtime spec; lists end with NULL. */
+    const char *const *masked_paths, *const *readonly_paths;
+    const struct engine_oci_mount *mounts;
+    size_t n_mounts;
+    const char *const *external; /* further external resources for CRIU */
 };
 
 struct engine_checkpoint_request {
@@ -57,11 +69,10 @@ struct engine_checkpoint_request {
     const char *id;
     bool replace; /* an existing checkpoint of this id is replaced, else it is kept */
     pid_t pid;    /* root of the tree, as we see it */
-    /* The root is the first process of a container that a runtime has made: its namespaces but the
-     * network are saved with it, its mounts are left to whoever makes the place for a restore. */
-    bool container;
-    const char *const *masked; /* of a container: further paths that the runtime has mounted over,
-                                  NULL-terminated, or NULL */
+    /* The root is the first process of this container: its namespaces but the network are saved
+     * with it, its mounts are left to whoever makes the place for a restore.  NULL: no container.
+     */
+    const struct engine_container *container;
     bool stop;                 /* end the tree once the checkpoint is safe; else it goes on */
     bool early; /* with stop: end it as soon as its memory has been copied, before it is stored;
                    a failure after that loses it.  Memory is copied within the budget of a tree
@@ -83,7 +94,6 @@ struct engine_checkpoint_request {
     /* With stop: told that the checkpoint is safe, just before the tree is ended; or NULL. */
     void (*stopping)(void *arg);
     void *stopping_arg;
-    const struct engine_origin *origin; /* NULL: no container of an orchestrator */
 };
 
 #define ENGINE_TIMEOUT_NS ((uint64_t)1800 * 1000000000)

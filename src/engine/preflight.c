@@ -18,7 +18,7 @@ static enum rc look(const struct engine_checkpoint_request *req, struct doctor_r
                                .ghost_limit = req->ghost_limit,
                                .tcp_established = req->tcp_established,
                                .skip_in_flight = req->skip_in_flight,
-                               .container = req->container,
+                               .container = req->container != NULL,
                                .quick = true};
     return doctor_check_process(&p, out, NULL);
 }

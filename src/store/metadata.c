@@ -88,8 +88,7 @@ static void write_contract(const struct metadata *m, yyjson_mut_doc *doc, yyjson
     add_some(doc, o, "upper_dir", m->upper_dir);
     (void)yyjson_mut_obj_add_bool(doc, o, "has_rootfs_diff", m->has_rootfs_diff);
     (void)yyjson_mut_obj_add_bool(doc, o, "has_deleted_files", m->has_deleted_files);
-    (void)add_arr(doc, o, "mounts"); /* a box has none of its own that a restore must provide */
-    (void)add_arr(doc, o, "namespaces");
+    metadata_place_write(&m->place, doc, o); /* of a box: empty lists */
     write_criu_options(m, doc, o);
 }
 
@@ -198,7 +197,7 @@ static enum rc read_strings(struct metadata *m, yyjson_val *o, const struct fiel
     return RC_OK;
 }
 
-static void read_contract(struct metadata *m, yyjson_val *o)
+static enum rc read_contract(struct metadata *m, yyjson_val *o, struct err *err)
 {
     yyjson_val *pid = yyjson_obj_get(o, "pid");
     m->pid = yyjson_is_int(pid) ? yyjson_get_sint(pid) : 0;
@@ -212,6 +211,8 @@ static void read_contract(struct metadata *m, yyjson_val *o)
     m->leave_running = json_bool(c, "leave_running", true);
     m->link_remap = json_bool(c, "link_remap", true);
     m->ext_masters = json_bool(c, "ext_masters", true);
+    enum rc rc = metadata_place_read(o, &m->place, err);
+    return rc ? err_ctx(err, rc, METADATA_NAME) : RC_OK;
 }
 
 static enum rc read_command(struct metadata *m, yyjson_val *list, struct err *err)
@@ -339,8 +340,8 @@ enum rc metadata_parse(const char *text, size_t len, struct metadata *out, struc
     rc = read_strings(&m, root, contract_strings, ARRAY_LEN(contract_strings), err);
     if (rc)
         return rc;
-    read_contract(&m, root);
-    if (yyjson_is_obj(chrek))
+    rc = read_contract(&m, root, err);
+    if (!rc && yyjson_is_obj(chrek))
         rc = read_chrek(&m, chrek, err);
     if (rc)
         return rc;
@@ -370,5 +371,6 @@ void metadata_done(struct metadata *m)
     free(m->timings);
     free(m->gpu);
     free(m->gpu_pids);
+    metadata_place_done(&m->place);
     *m = (struct metadata){0};
 }

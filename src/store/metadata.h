@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "gpu/facts.h"
+#include "store/metadata_place.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -51,6 +52,7 @@ struct metadata {
     int64_t pid; /* on the host */
     char *rootfs_diff_path, *upper_dir;
     bool has_rootfs_diff, has_deleted_files;
+    struct metadata_place place; /* of a container */
     bool tcp_established, tcp_close, shell_job, file_locks, leave_running, link_remap, ext_masters;
 
     /* chrek */

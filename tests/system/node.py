@@ -37,6 +37,9 @@ runtime_type = "io.containerd.runc.v2"
 bin_dir = "{dir}/none"
 conf_dir = "{dir}/none"
 """
+# What a kubelet asks for.
+MASKED = ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware"]
+READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 IMAGE = "localhost/chrek/tiny:1"
 
 
@@ -185,7 +188,8 @@ class Node:
                   9: pairs({"io.kubernetes.container.name": name, "io.kubernetes.pod.name": pod.name,
                             "io.kubernetes.pod.namespace": pod.namespace, "io.kubernetes.pod.uid": pod.uid}),
                   11: f"{name}.log",
-                  15: {2: {2: privileged, 3: {1: 2, 2: 1, 3: 0}}}}
+                  15: {2: {2: privileged, 3: {1: 2, 2: 1, 3: 0},
+                           **({} if privileged else {13: MASKED, 14: READONLY})}}}
         answer = self.call("CreateContainer", {1: pod.sandbox, 2: config, 3: pod.config})
         pod.containers[name] = answer[1][0].decode()
         self.call("StartContainer", {1: pod.containers[name]})

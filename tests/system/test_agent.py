@@ -11,7 +11,7 @@ import tarfile
 import urllib.request
 
 from lib import ROOT, find, wait_for
-from node import Node
+from node import MASKED, READONLY, Node
 
 sys.path.insert(0, str(ROOT / "tests/fakes"))
 from kubeapi import KubeApi, Refused  # noqa: E402
@@ -117,7 +117,9 @@ def last_tick(text):
 def test_label_to_checkpoint(t):
     """A labelled, ready pod is captured, told by its signal file, and runs on."""
     with setup(t) as s:
-        pod = s.run()
+        volume = s.node.dir / "kubelet/pods/u/volumes/kubernetes.io~empty-dir/data"
+        volume.mkdir(parents=True)
+        pod = s.run(mounts=[(volume, "/data")])
         root = s.in_container(pod, "/")
         with open(root + "/etc/changed", "w", encoding="utf-8") as f:
             f.write("by the workload\n")
@@ -138,6 +140,14 @@ def test_label_to_checkpoint(t):
                 meta["container_id"], meta["image"], meta["pid"]) == \
             ("node-1", "10.1.2.3", "worker", "default", pod.containers["main"], "localhost/chrek/tiny:1",
              s.node.pid(pod.containers["main"])), meta
+        mounts = {m["container_path"]: m for m in meta["mounts"]}
+        assert (mounts["/data"]["volume_type"], mounts["/data"]["volume_name"], mounts["/data"]["oci_source"]) == \
+            ("emptyDir", "data", str(volume)), mounts
+        assert "/proc" not in mounts and "/dev" not in mounts and "/" not in mounts, mounts
+        assert (meta["masked_paths"], meta["readonly_paths"]) == (MASKED, READONLY), meta
+        assert "/data" in meta["bind_mount_dests"] and "/etc/hosts" in meta["bind_mount_dests"], meta
+        outside = {n["type"]: n["is_external"] for n in meta["namespaces"]}
+        assert outside["mnt"] and outside["ipc"] and not outside["net"] and len(outside) == 7, outside
         with tarfile.open(t.store / "abc123/rootfs-diff.tar") as tar:
             assert tar.extractfile("./etc/changed").read() == b"by the workload\n"
             assert "./etc/kept" not in tar.getnames()
@@ -274,7 +284,9 @@ def test_restore_by_the_entrypoint(t):
     """What the agent has captured continues in a container whose first process is restore-entrypoint."""
     criu = os.path.dirname(os.path.dirname(find("CHREK_CRIU", "build/criu/sbin/criu")))
     with setup(t) as s:
-        pod = s.run()
+        volume = t.dir / "volume"  # which the new pods do not have
+        volume.mkdir()
+        pod = s.run(mounts=[(volume, "/data")])
         root = s.in_container(pod, "/")
         with open(root + "/etc/changed", "w", encoding="utf-8") as f:
             f.write("by the workload\n")

@@ -15,31 +15,46 @@ TEST(a_request_goes_over_the_line_as_it_is)
     struct err err = ERR_INIT;
     CLEANUP(buf_done) struct buf text = BUF_INIT;
     CLEANUP(json_docp) yyjson_doc *doc = NULL;
-    struct work got;
-    const struct work w = {.store = "/s \"x\"",
+    CLEANUP(work_done) struct work got = {.store = NULL};
+    static const char spec[] =
+        "{\"linux\":{\"maskedPaths\":[\"/m\"],\"readonlyPaths\":[\"/r\",7,\"/s\"]},\"mounts\":["
+        "{\"destination\":\"/d\",\"type\":\"bind\",\"source\":\"/h\",\"options\":[\"ro\"]},"
+        "{\"source\":\"/x\"}]}";
+    CLEANUP(json_docp) yyjson_doc *oci = NULL;
+    CHECK_OK(json_parse("it", spec, strlen(spec), &oci, &err));
+    const struct work w = {.spec = yyjson_doc_get_root(oci),
+                           .external = "mnt[/a]:/a",
+                           .store = "/s \"x\"",
                            .id = "abc",
                            .pid = 4711,
                            .plain = true,
                            .codec = COMPRESS_ZSTD,
                            .ghost_limit = 5,
                            .timeout_ns = 7,
-                           .origin = {.node = "n",
-                                      .container_id = "c",
-                                      .pod_name = "p",
-                                      .pod_namespace = "ns",
-                                      .image = "i"}};
+                           .container = {.node = "n",
+                                         .container_id = "c",
+                                         .pod_name = "p",
+                                         .pod_namespace = "ns",
+                                         .image = "i"}};
     work_format(&w, &text);
     CHECK_OK(work_parse(text.data, text.len, &doc, &got, &err));
     CHECK_STR(got.store, w.store);
     CHECK_STR(got.id, "abc");
     CHECK(!got.criu && got.pid == 4711 && got.plain && got.codec == COMPRESS_ZSTD);
     CHECK(got.ghost_limit == 5 && got.timeout_ns == 7);
-    CHECK_STR(got.origin.node, "n");
-    CHECK_STR(got.origin.container_id, "c");
-    CHECK_STR(got.origin.pod_name, "p");
-    CHECK_STR(got.origin.pod_namespace, "ns");
-    CHECK_STR(got.origin.image, "i");
-    CHECK(!got.origin.pod_ip);
+    CHECK_STR(got.container.node, "n");
+    CHECK_STR(got.container.container_id, "c");
+    CHECK_STR(got.container.pod_name, "p");
+    CHECK_STR(got.container.pod_namespace, "ns");
+    CHECK_STR(got.container.image, "i");
+    CHECK(!got.container.pod_ip);
+    CHECK_STR(got.external, "mnt[/a]:/a");
+    CHECK_STR(got.container.masked_paths[0], "/m");
+    CHECK_STR(got.container.readonly_paths[1], "/s");
+    CHECK(!got.container.masked_paths[1] && !got.container.readonly_paths[2]);
+    CHECK_INT(got.container.n_mounts, 1);
+    CHECK_STR(got.container.mounts[0].destination, "/d");
+    CHECK_STR(got.container.mounts[0].options[0], "ro");
 }
 
 TEST(what_is_no_request_is_refused)
@@ -49,7 +64,7 @@ TEST(what_is_no_request_is_refused)
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct err err = ERR_INIT;
         yyjson_doc *doc = NULL;
-        struct work w;
+        struct work w = {.store = NULL};
         CHECK(work_parse(bad[i], strlen(bad[i]), &doc, &w, &err) != RC_OK);
         CHECK(!doc);
     }
