@@ -69,32 +69,38 @@ static enum rc finish(const struct turn *t, enum report_state state, const char 
     return report_write(t->a->kube, t->p, &news, err);
 }
 
-/* Returns whether nothing is left to be done. */
-static bool succeed(struct turn *t, const char *what)
+/* Returns whether nothing is left to be done; else it is tried again, and only then told. */
+static bool conclude(const struct turn *t, enum report_state state, const char *reason,
+                     const char *text)
 {
     struct err err = ERR_INIT;
-    CLEANUP(mem_freep)
-    char *text = mem_asprintf("checkpoint %.200s of container %s: %s", t->id, t->c.name, what);
-    enum rc rc = finish(t, REPORT_COMPLETED, NULL, &err);
-    report_event(t->a->kube, t->p, t->a->settings->node, false, "CheckpointSucceeded", text);
-    log_info("checkpoint succeeded", "namespace", t->p->name_space, "pod", t->p->name, "container",
-             t->c.name, "checkpoint", t->id, "what", what, NULL);
-    if (rc)
-        log_error("success not told", "pod", t->p->name, "error", err.msg, NULL);
-    return !rc || rc == RC_NOT_FOUND; /* the pod or its process has gone: nobody is to be told */
+    bool failed = state == REPORT_FAILED;
+    enum rc rc = finish(t, state, failed ? text : NULL, &err);
+    if (rc && rc != RC_NOT_FOUND) { /* a pod that has gone is not to be told */
+        log_error("outcome not told", "namespace", t->p->name_space, "pod", t->p->name, "outcome",
+                  reason, "error", err.msg, NULL);
+        return false;
+    }
+    if (failed)
+        metrics_add(t->a->metrics, METRIC_FAILED, 1);
+    if (!rc)
+        report_event(t->a->kube, t->p, t->a->settings->node, failed, reason, text);
+    (failed ? log_error : log_info)(failed ? "checkpoint failed" : "checkpoint succeeded",
+                                    "namespace", t->p->name_space, "pod", t->p->name, "container",
+                                    t->c.name, "checkpoint", t->id, "what", text, NULL);
+    return true;
 }
 
-static bool fail(struct turn *t, const char *why)
+static bool succeed(const struct turn *t, const char *what)
 {
-    struct err err = ERR_INIT;
-    enum rc rc = finish(t, REPORT_FAILED, why, &err);
-    metrics_add(t->a->metrics, METRIC_FAILED, 1);
-    report_event(t->a->kube, t->p, t->a->settings->node, true, "CheckpointFailed", why);
-    log_error("checkpoint failed", "namespace", t->p->name_space, "pod", t->p->name, "container",
-              t->c.name, "checkpoint", t->id, "error", why, NULL);
-    if (rc)
-        log_error("failure not told", "pod", t->p->name, "error", err.msg, NULL);
-    return !rc || rc == RC_NOT_FOUND;
+    CLEANUP(mem_freep)
+    char *text = mem_asprintf("checkpoint %.200s of container %s: %s", t->id, t->c.name, what);
+    return conclude(t, REPORT_COMPLETED, "CheckpointSucceeded", text);
+}
+
+static bool fail(const struct turn *t, const char *why)
+{
+    return conclude(t, REPORT_FAILED, "CheckpointFailed", why);
 }
 
 /* ---- the capture ---- */

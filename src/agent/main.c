@@ -43,6 +43,13 @@ struct agent {
 
 /* ---- watching ---- */
 
+static void count_pods(struct agent *a)
+{
+    size_t watched = 0, waiting = 0;
+    table_count(a->table, a->settings.node, &watched, &waiting);
+    metrics_set_pods(a->metrics, watched, waiting);
+}
+
 static void on_begin(void *arg)
 {
     table_begin_list(((struct agent *)arg)->table);
@@ -50,7 +57,9 @@ static void on_begin(void *arg)
 
 static void on_end(void *arg)
 {
-    table_end_list(((struct agent *)arg)->table);
+    struct agent *a = arg;
+    table_end_list(a->table);
+    count_pods(a);
 }
 
 static void on_pod(void *arg, bool gone, yyjson_val *object)
@@ -67,6 +76,7 @@ static void on_pod(void *arg, bool gone, yyjson_val *object)
     else
         table_put(a->table, &p);
     kube_pod_done(&p);
+    count_pods(a);
 }
 
 static void on_trouble(void *arg, const struct err *why, uint64_t pause_ns)
@@ -106,13 +116,6 @@ static void *wait_for_signal(void *arg)
 
 /* ---- working ---- */
 
-static void look_at_pods(struct agent *a)
-{
-    size_t watched = 0, waiting = 0;
-    table_count(a->table, a->settings.node, &watched, &waiting);
-    metrics_set_pods(a->metrics, watched, waiting);
-}
-
 static void work(struct agent *a)
 {
     const struct attend attend = {.settings = &a->settings,
@@ -123,7 +126,6 @@ static void work(struct agent *a)
                                   .stop = &a->stop};
     while (!atomic_load(&a->stop)) {
         const struct kube_pod *p = table_take(a->table, a->settings.node, clock_now() + RESYNC_NS);
-        look_at_pods(a);
         if (!p)
             continue;
         char *done = NULL;
@@ -131,7 +133,7 @@ static void work(struct agent *a)
         attend_pod(&attend, p, &done, &due);
         table_give(a->table, p, done, due);
         free(done);
-        look_at_pods(a);
+        count_pods(a);
     }
 }
 

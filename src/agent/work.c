@@ -267,7 +267,9 @@ static _Noreturn void become_worker(int in, int out, pid_t parent)
 {
     char *const argv[] = {(char *)(uintptr_t) "chrek-agent", (char *)(uintptr_t)WORK_COMMAND, NULL};
     sigset_t none;
+    const struct sigaction dfl = {.sa_handler = SIG_DFL};
     (void)sigemptyset(&none);
+    (void)sigaction(SIGPIPE, &dfl, NULL);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)

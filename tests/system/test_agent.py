@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import urllib.request
 
 from lib import ROOT, find, wait_for
@@ -58,8 +59,9 @@ class Setup:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
             return answer.read().decode()
 
-    def run(self, name="worker", command=("/bin/tiny", "tick"), container="main", env=None, **more):
-        pod = self.node.pod(name)
+    def run(self, name="worker", command=("/bin/tiny", "tick"), container="main", env=None, namespace="default",
+            **more):
+        pod = self.node.pod(name, namespace)
         self.node.container(pod, container, command, ENV if env is None else env, **more)
         wait_for("ticks", lambda: "tick 3" in self.node.output(pod, container))
         return pod
@@ -262,22 +264,68 @@ def test_an_api_server_with_bad_days(t):
         assert s.agent.poll() is None
 
 
+def test_an_outcome_that_cannot_be_told_at_once(t):
+    """A refused annotation is written later; the capture is not made again, and told of once."""
+    with setup(t) as s:
+        pod = s.run()
+        s.start_agent()
+        wait_for("a watch", lambda: s.api.watches)
+        s.api.allowed = {("list", "pods"), ("watch", "pods"), ("patch", "pods"), ("create", "events")}
+
+        def refuse_once():
+            """As soon as the capture has begun: no more patches."""
+            wait_for("the begin", lambda: s.annotation(pod, "status") == "in_progress")
+            s.api.allowed = s.api.allowed - {("patch", "pods")}
+        thread = threading.Thread(target=refuse_once)
+        thread.start()
+        s.announce(pod)
+        thread.join()
+        wait_for("the refusal", lambda: "outcome not told" in s.agent.text())
+        made = os.stat(t.store / "abc123").st_ino
+        assert json.load(open(s.in_container(pod, SIGNAL), encoding="utf-8"))["success"] is True
+        assert not s.events("CheckpointSucceeded")
+        s.api.allowed = None
+        s.wait_status(pod, "completed")
+        wait_for("the event", lambda: s.events("CheckpointSucceeded"))
+        assert len(s.events("CheckpointSucceeded")) == 1 and s.annotation(pod, "attempts") == "1"
+        assert os.stat(t.store / "abc123").st_ino == made
+
+
+def rights(path):
+    """(verb, resource) of the rules in a manifest."""
+    rules = re.findall(r"resources: \[([\w, ]+)\], verbs: \[([\w, ]+)\]", (ROOT / path).read_text())
+    return {(verb, resource) for resources, verbs in rules
+            for resource in resources.split(", ") for verb in verbs.split(", ")}
+
+
 def test_rights_of_the_manifest(t):
     """The agent works with the rights that deploy/rbac.yaml gives it, and uses all of them."""
-    rules = re.findall(r"resources: \[([\w, ]+)\], verbs: \[([\w, ]+)\]", (ROOT / "deploy/rbac.yaml").read_text())
-    allowed = {(verb, resource) for resources, verbs in rules
-               for resource in resources.split(", ") for verb in verbs.split(", ")}
     with setup(t) as s:
-        s.api.allowed = allowed
+        s.api.allowed = rights("deploy/rbac.yaml")
         pod = s.run()
         s.start_agent()
         s.announce(pod)
         s.wait_status(pod, "completed")
         wait_for("the event", lambda: s.events("CheckpointSucceeded"))
         used = {(verb, resource) for verb, resource, _ in s.api.requests}
-        assert used == allowed, (used, allowed)
+        assert used == s.api.allowed, (used, s.api.allowed)
         assert all("fieldSelector=spec.nodeName%3Dnode-1" in path and "labelSelector=" in path
                    for verb, _, path in s.api.requests if verb in ("list", "watch"))
+
+
+def test_one_namespace(t):
+    """Restricted to a namespace the agent asks for nothing outside of it, and captures nothing there."""
+    with setup(t) as s:
+        s.api.allowed = rights("deploy/namespaced/rbac.yaml")
+        s.api.create("namespaces", {"metadata": {"name": "mine"}})
+        other, pod = s.run("other"), s.run("worker", namespace="mine")
+        s.start_agent(RESTRICTED_NAMESPACE="mine")
+        s.announce(other)
+        s.announce(pod)
+        s.wait_status(pod, "completed")
+        wait_for("the event", lambda: s.events("CheckpointSucceeded"))
+        assert s.annotation(other, "status") is None
+        assert s.api.requests and all("/api/v1/namespaces/mine/" in path for _, _, path in s.api.requests)
 
 
 def test_restore_by_the_entrypoint(t):
