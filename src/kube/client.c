@@ -28,6 +28,8 @@ enum rc kube_open(const struct kube_config *config, struct kube **out, struct er
     k->server = mem_strdup(config->server);
     k->token = mem_strdup(config->token);
     k->token_file = mem_strdup(config->token_file);
+    if (config->exec_argv)
+        k->login = kube_login_new(config->exec_argv, config->exec_env, config->exec_version);
     *out = STEAL(k);
     return RC_OK;
 }
@@ -43,6 +45,7 @@ void kube_closep(struct kube **client)
         explicit_bzero(k->token, strlen(k->token));
     free(k->token);
     free(k->token_file);
+    kube_login_freep(&k->login);
     free(k);
 }
 
@@ -55,16 +58,34 @@ static enum rc add_token(void *arg, struct http_try *t, struct err *err)
         http_try_header(t, "Authorization: Bearer %s", k->token);
         return RC_OK;
     }
-    if (!k->token_file)
+    if (!k->token_file && !k->login)
         return RC_OK;
-    enum rc rc = fs_read_file(AT_FDCWD, k->token_file, TOKEN_MAX, &text, err);
+    enum rc rc = k->login ? kube_login_token(k->login, &text, err)
+                          : fs_read_file(AT_FDCWD, k->token_file, TOKEN_MAX, &text, err);
     if (rc)
-        return err_ctx(err, rc, "token '%s'", k->token_file);
+        return k->login ? rc : err_ctx(err, rc, "token '%s'", k->token_file);
     size_t len = strcspn(buf_str(&text), " \t\r\n");
     http_try_header(t, "Authorization: Bearer %.*s", (int)len, buf_str(&text));
     if (text.data)
         explicit_bzero(text.data, text.len);
     return RC_OK;
+}
+
+struct second_chance {
+    struct kube *k;
+    bool used;
+};
+
+/* For http_again: a token may have been taken back before its time. */
+static bool log_in_again(void *arg, unsigned status, const struct buf *body)
+{
+    struct second_chance *s = arg;
+    (void)body;
+    if (status != 401 || !s->k->login || s->used)
+        return false;
+    s->used = true;
+    kube_login_forget(s->k->login);
+    return true;
 }
 
 enum rc kube_status_rc(unsigned status, const char *reason)
@@ -102,6 +123,9 @@ enum rc kube_send(struct kube *k, struct http_request *r, const char *path, yyjs
     r->url = url;
     r->prepare = add_token;
     r->prepare_arg = k;
+    struct second_chance chance = {.k = k};
+    r->again = log_in_again;
+    r->again_arg = &chance;
     if (r->body_max == 0)
         r->body_max = OBJECT_MAX;
     enum rc rc = http_do(k->http, r, &a, err);

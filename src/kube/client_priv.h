@@ -2,12 +2,14 @@
 #pragma once
 
 #include "kube/client.h"
+#include "kube/login.h"
 #include "net/http.h"
 
 struct kube {
     struct http_client *http;
     char *server;
-    char *token, *token_file; /* one of them, or neither */
+    char *token, *token_file; /* one of these three, or none */
+    struct kube_login *login;
 };
 
 /* Send a request whose URL, body limit and credentials are set here.

@@ -20,6 +20,13 @@ static void wipe(char **secret)
     free(STEAL(*secret));
 }
 
+static void free_list(char **list)
+{
+    for (char **p = list; p && *p; p++)
+        free(*p);
+    free(list);
+}
+
 void kube_config_done(struct kube_config *c)
 {
     free(c->server);
@@ -28,6 +35,9 @@ void kube_config_done(struct kube_config *c)
     wipe(&c->key_pem);
     wipe(&c->token);
     free(c->token_file);
+    free_list(c->exec_argv);
+    free_list(c->exec_env);
+    free(c->exec_version);
     free(c->name_space);
     *c = (struct kube_config){.server = NULL};
 }
@@ -114,9 +124,38 @@ static enum rc read_cluster(yyjson_val *cluster, const char *path, struct kube_c
     return rc ? rc : read_pem(cluster, "certificate-authority", path, &c->ca_pem, err);
 }
 
+/* The program's path is relative to the kubeconfig if it has a slash; else it is looked for. */
+static enum rc read_exec(yyjson_val *exec, const char *path, struct kube_config *c, struct err *err)
+{
+    yyjson_val *args = yyjson_obj_get(exec, "args"), *env = yyjson_obj_get(exec, "env"), *v;
+    const char *command = json_str(exec, "command", ""),
+               *version = json_str(exec, "apiVersion", "");
+    size_t i, max, n = 1;
+    if (!*command || !*version)
+        return err_set(err, RC_INVALID, "exec: no command or no apiVersion");
+    if (json_bool(exec, "provideClusterInfo", false))
+        return err_set(err, RC_UNSUPPORTED, "exec: provideClusterInfo is not supported");
+    c->exec_version = mem_strdup(version);
+    c->exec_argv = mem_zalloc((yyjson_arr_size(args) + 2) * sizeof(char *));
+    c->exec_argv[0] = strchr(command, '/') ? beside(path, command) : mem_strdup(command);
+    yyjson_arr_foreach(args, i, max, v)
+    {
+        if (yyjson_is_str(v))
+            c->exec_argv[n++] = mem_strdup(yyjson_get_str(v));
+    }
+    c->exec_env = mem_zalloc((yyjson_arr_size(env) + 1) * sizeof(char *));
+    n = 0;
+    yyjson_arr_foreach(env, i, max, v)
+    {
+        c->exec_env[n++] =
+            mem_asprintf("%s=%s", json_str(v, "name", "_"), json_str(v, "value", ""));
+    }
+    return RC_OK;
+}
+
 static enum rc read_user(yyjson_val *user, const char *path, struct kube_config *c, struct err *err)
 {
-    static const char *const unknown[] = {"exec", "auth-provider", "username", "as"};
+    static const char *const unknown[] = {"auth-provider", "username", "as"};
     const char *token = json_str(user, "token", NULL), *file = json_str(user, "tokenFile", NULL);
     for (size_t i = 0; i < ARRAY_LEN(unknown); i++)
         if (yyjson_obj_get(user, unknown[i]))
@@ -133,6 +172,8 @@ static enum rc read_user(yyjson_val *user, const char *path, struct kube_config 
         c->token_file = beside(path, file);
     else
         c->token = mem_strdup(token);
+    if (!rc && !c->token && !c->token_file && yyjson_is_obj(yyjson_obj_get(user, "exec")))
+        rc = read_exec(yyjson_obj_get(user, "exec"), path, c, err);
     return rc;
 }
 

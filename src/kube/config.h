@@ -11,6 +11,9 @@ struct kube_config {
     char *cert_pem, *key_pem;
     char *token;
     char *token_file; /* read anew for every request: it is replaced before it expires */
+    /* A program that logs in (kube/login.h), with what is added to its environment. */
+    char **exec_argv, **exec_env;
+    char *exec_version;
     char *name_space; /* the default one, "default" if nothing is said */
 };
 

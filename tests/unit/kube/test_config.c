@@ -26,6 +26,8 @@ static const char two[] = "apiVersion: v1\n"
                           "  context: {cluster: gone, user: me}\n"
                           "- name: d\n"
                           "  context: {cluster: one, user: plugin}\n"
+                          "- name: f\n"
+                          "  context: {cluster: one, user: basic}\n"
                           "- name: e\n"
                           "  context: {cluster: open, user: me}\n"
                           "clusters:\n"
@@ -42,7 +44,11 @@ static const char two[] = "apiVersion: v1\n"
                           "- name: file\n"
                           "  user: {token: unused, tokenFile: token}\n"
                           "- name: plugin\n"
-                          "  user: {exec: {command: aws}}\n";
+                          "  user: {exec: {command: bin/login, apiVersion: "
+                          "client.authentication.k8s.io/v1, args: [a, 'b c'], env: [{name: N, "
+                          "value: v}]}}\n"
+                          "- name: basic\n"
+                          "  user: {username: me}\n";
 
 TEST(a_context_leads_to_a_server_and_a_user)
 {
@@ -85,8 +91,8 @@ TEST(what_cannot_be_used_is_said)
     CHECK_RC(kube_config_read(path, "c", &c, &err), RC_NOT_FOUND);
     CHECK(strstr(err.msg, "no cluster 'gone'"));
     CHECK_RC(kube_config_read(path, "b", &c, &err), RC_NOT_FOUND); /* its ca is not there */
-    CHECK_RC(kube_config_read(path, "d", &c, &err), RC_UNSUPPORTED);
-    CHECK(strstr(err.msg, "'exec'"));
+    CHECK_RC(kube_config_read(path, "f", &c, &err), RC_UNSUPPORTED);
+    CHECK(strstr(err.msg, "'username'"));
     CHECK_RC(kube_config_read(path, "e", &c, &err), RC_UNSUPPORTED);
 }
 
@@ -108,4 +114,19 @@ TEST(a_pod_has_what_it_needs_in_a_directory)
     CLEANUP(kube_config_done) struct kube_config v6 = {.server = NULL};
     CHECK_OK(kube_config_in_cluster(test_dir(), "fd00::1", "443", &v6, &err));
     CHECK_STR(v6.server, "https://[fd00::1]:443");
+}
+
+TEST(a_program_may_log_in)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(mem_freep) char *path = write_file("config", two);
+    CLEANUP(mem_freep) char *want = mem_asprintf("%s/bin/login", test_dir());
+    CLEANUP(kube_config_done) struct kube_config c = {.server = NULL};
+    CHECK_OK(kube_config_read(path, "d", &c, &err));
+    CHECK_STR(c.exec_argv[0], want);
+    CHECK_STR(c.exec_argv[1], "a");
+    CHECK_STR(c.exec_argv[2], "b c");
+    CHECK(!c.exec_argv[3]);
+    CHECK_STR(c.exec_env[0], "N=v");
+    CHECK_STR(c.exec_version, "client.authentication.k8s.io/v1");
 }
