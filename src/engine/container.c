@@ -197,9 +197,13 @@ static enum rc describe_namespaces(pid_t pid, struct metadata_place *out, struct
         if (stat(path, &st) < 0)
             return err_sys(err, "the container's %s namespace", types[i]);
         (void)snprintf(path, sizeof(path), "/proc/1/ns/%s", types[i]);
-        bool known = stat(path, &host) == 0;
-        out->namespaces[out->n_namespaces++] = (struct metadata_namespace){
-            mem_strdup(types[i]), st.st_ino, known && host.st_ino != st.st_ino};
+        if (stat(path, &host) < 0) { /* an init with more rights than ours keeps them to itself */
+            (void)snprintf(path, sizeof(path), "/proc/self/ns/%s", types[i]);
+            if (stat(path, &host) < 0)
+                return err_sys(err, "our %s namespace", types[i]);
+        }
+        out->namespaces[out->n_namespaces++] =
+            (struct metadata_namespace){mem_strdup(types[i]), st.st_ino, host.st_ino != st.st_ino};
     }
     return RC_OK;
 }

@@ -73,7 +73,7 @@ struct engine_checkpoint_request {
      * with it, its mounts are left to whoever makes the place for a restore.  NULL: no container.
      */
     const struct engine_container *container;
-    bool stop;                 /* end the tree once the checkpoint is safe; else it goes on */
+    bool stop;  /* end the tree once the checkpoint is safe; else it goes on */
     bool early; /* with stop: end it as soon as its memory has been copied, before it is stored;
                    a failure after that loses it.  Memory is copied within the budget of a tree
                    that goes on.  Not with plain; where a quota might refuse the checkpoint it is

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
 import urllib.request
 
 from lib import ROOT, find, wait_for
@@ -271,15 +270,9 @@ def test_an_outcome_that_cannot_be_told_at_once(t):
         s.start_agent()
         wait_for("a watch", lambda: s.api.watches)
         s.api.allowed = {("list", "pods"), ("watch", "pods"), ("patch", "pods"), ("create", "events")}
-
-        def refuse_once():
-            """As soon as the capture has begun: no more patches."""
-            wait_for("the begin", lambda: s.annotation(pod, "status") == "in_progress")
-            s.api.allowed = s.api.allowed - {("patch", "pods")}
-        thread = threading.Thread(target=refuse_once)
-        thread.start()
         s.announce(pod)
-        thread.join()
+        wait_for("the begin", lambda: s.annotation(pod, "status") == "in_progress")
+        s.api.allowed = s.api.allowed - {("patch", "pods")}
         wait_for("the refusal", lambda: "outcome not told" in s.agent.text())
         made = os.stat(t.store / "abc123").st_ino
         assert json.load(open(s.in_container(pod, SIGNAL), encoding="utf-8"))["success"] is True
@@ -332,8 +325,8 @@ def test_restore_by_the_entrypoint(t):
     """What the agent has captured continues in a container whose first process is restore-entrypoint."""
     criu = os.path.dirname(os.path.dirname(find("CHREK_CRIU", "build/criu/sbin/criu")))
     with setup(t) as s:
-        volume = t.dir / "volume"  # which the new pods do not have
-        volume.mkdir()
+        volume = s.node.dir / "kubelet/pods/u/volumes/kubernetes.io~empty-dir/data"
+        volume.mkdir(parents=True)  # the new pods do not have it
         pod = s.run(mounts=[(volume, "/data")])
         root = s.in_container(pod, "/")
         with open(root + "/etc/changed", "w", encoding="utf-8") as f:
