@@ -383,7 +383,7 @@ def test_a_daemon_is_told_of(t):
 def test_a_service_beside_others(t):
     """One of two services below the PID 1 of a container: saved, the other is none of its business."""
     outer = subprocess.Popen(["unshare", "--kill-child", "-pfm", "--mount-proc", "sh", "-c",
-                              "setsid sleep 1001 & setsid sleep 1002 & wait"],
+                              "exec >/dev/null 2>&1; setsid sleep 1001 & setsid sleep 1002 & wait"],
                              stdin=subprocess.DEVNULL, env=t.env)
 
     def service():
