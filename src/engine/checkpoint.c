@@ -157,14 +157,21 @@ static char **copy_list(char *const *list)
     return copy;
 }
 
+/* A directory of the tree's, as it sees it: its links lead to where they lead inside. */
+static int open_inside(pid_t pid, const char *path)
+{
+    char top[32];
+    (void)snprintf(top, sizeof(top), "/proc/%d/root", (int)pid);
+    CLEANUP(fd_closep) int root = sys_openat(AT_FDCWD, top, O_PATH | O_DIRECTORY, 0);
+    return root < 0 ? -1 : sys_open_in_root(root, path, O_RDONLY | O_DIRECTORY, 0, 0);
+}
+
 /* A restored tree says in its application directory which checkpoint it came from. */
 static void look_at_ancestry(struct checkpoint *c)
 {
-    char path[96];
     CLEANUP(buf_done) struct buf id = BUF_INIT;
     CLEANUP(buf_done) struct buf generation = BUF_INIT;
-    (void)snprintf(path, sizeof(path), "/proc/%d/root/run/chrek/app", (int)c->req->pid);
-    CLEANUP(fd_closep) int dir = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    CLEANUP(fd_closep) int dir = open_inside(c->req->pid, "run/chrek/app");
     if (dir < 0 || !is_box(c))
         return;
     if (fs_read_file(dir, "generation", 64, &generation, NULL) == RC_OK)
@@ -399,13 +406,11 @@ static enum rc read_ahead(void *ctx, uint64_t deadline, struct err *err)
 /* /dev/shm of a box or container is its own; the host's belongs to everybody. */
 static enum rc save_shm(struct checkpoint *c, struct err *err)
 {
-    char path[64];
     if (join_same(c->req->pid, getpid(), "mnt"))
         return RC_OK;
-    (void)snprintf(path, sizeof(path), "/proc/%d/root/dev/shm", (int)c->req->pid);
-    CLEANUP(fd_closep) int dir = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    CLEANUP(fd_closep) int dir = open_inside(c->req->pid, "dev/shm");
     if (dir < 0)
-        return errno == ENOENT ? RC_OK : err_sys(err, "open '%s'", path);
+        return errno == ENOENT ? RC_OK : err_sys(err, "open the /dev/shm of %d", (int)c->req->pid);
     return tmpfs_save(dir, store_staging_fd(c->staging), HOST_SHM_ARCHIVE, &c->meta.has_shm, err);
 }
 

@@ -45,6 +45,7 @@ struct life {
     uint64_t next; /* when the next periodic checkpoint is due, 0 = never */
     bool again;    /* the checkpoint that is being made is one of those */
     bool restored;
+    bool refused; /* there is a checkpoint that could not be restored */
     bool stopped;
     bool over;           /* the command has ended */
     bool given_up;       /* with stop: there will be no checkpoint, so it was ended */
@@ -228,6 +229,9 @@ static void end_checkpoint(struct life *l)
         give_up(l, r.msg);
     else if (l->o->stop)
         end_like_the_other(l);
+    if (r.rc == RC_EXISTS && l->refused)
+        warn(l, "no new checkpoint: the one that could not be restored is still there, and every "
+                "run starts cold; --cold makes a new one in its place");
     l->again = true;
     plan_next(l);
 }
@@ -498,6 +502,7 @@ static enum rc try_restore(struct life *l, bool *out_done, struct err *err)
             *err = why;
         return rc;
     }
+    l->refused = true;
     CLEANUP(mem_freep) char *text = mem_asprintf("%s. Falling back to cold start", why.msg);
     warn(l, text);
     return RC_OK;

@@ -238,9 +238,11 @@ def test_damage_is_refused(t):
         assert "damaged" in done.stderr, done.stderr
         assert "tick" not in done.stdout
         assert t.chrek("verify", "c", check=False).returncode == 4
-        cold = t.start("run", "--name", "c", "--ready", "never", "--", "python3", "-c", COUNTER)
+        cold = t.start("run", "--name", "c", "--ready", "after:0.2", "--", "python3", "-c", COUNTER)
         wait_for("a cold start", lambda p=cold: ticks(p))
         assert ticks(cold)[0] == 1 and "Falling back to cold start" in cold.text()
+        wait_for("the way out", lambda p=cold: "--cold makes a new one" in p.text() or p.poll() is not None)
+        assert cold.poll() is None, cold.text()
         t.stop(cold)
         damage(path, offset)
     assert "whole" in t.chrek("verify", "c").stdout
