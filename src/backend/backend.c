@@ -158,6 +158,12 @@ enum rc backend_remove(struct backend *b, const char *key, struct err *err)
     return rc ? rc : about(err, b->ops->remove(b, key, err), "remove", b, key);
 }
 
+void backend_before_fork(struct backend *b)
+{
+    if (b->ops->before_fork)
+        b->ops->before_fork(b);
+}
+
 void backend_after_fork(struct backend *b)
 {
     if (b->ops->after_fork)

@@ -61,7 +61,8 @@ struct backend_ops {
     enum rc (*list)(struct backend *b, const char *prefix, backend_visit *visit, void *arg,
                     struct err *err);
     enum rc (*remove)(struct backend *b, const char *key, struct err *err);
-    void (*after_fork)(struct backend *b); /* may be NULL */
+    void (*before_fork)(struct backend *b); /* may be NULL, as the next */
+    void (*after_fork)(struct backend *b);
     void (*free)(struct backend *b);
 };
 
@@ -135,6 +136,8 @@ enum rc backend_list(struct backend *b, const char *prefix, backend_visit *visit
 /* Remove an object for good.  errors RC_NOT_FOUND, RC_INVALID, RC_DENIED, RC_UNAVAILABLE, RC_IO */
 enum rc backend_remove(struct backend *b, const char *key, struct err *err);
 
+/* Before a fork() whose child will use the backend: waits for what is done unasked. */
+void backend_before_fork(struct backend *b);
 /* In a child of fork(), before it uses a backend of its parent's: connections and threads stay the
  * parent's.  No call may have been running when it forked; uploads of the parent are not its own.
  */

@@ -284,6 +284,11 @@ static bool cache_forget(struct backend_object *base, uint64_t offset, size_t le
 
 /* ---- life ---- */
 
+static void cache_before_fork(struct backend *b)
+{
+    backend_before_fork(cache_of(b)->below);
+}
+
 static void cache_after_fork(struct backend *b)
 {
     backend_after_fork(cache_of(b)->below);
@@ -321,6 +326,7 @@ enum rc backend_cache_open(struct backend *below, const struct cache_options *o,
                                   .forget = cache_forget,
                                   .list = cache_list,
                                   .remove = cache_remove,
+                                  .before_fork = cache_before_fork,
                                   .after_fork = cache_after_fork,
                                   .free = cache_free};
     c->base.ops = &c->ops;

@@ -36,6 +36,8 @@ struct object {
     struct remote_info info;
     size_t head_len;
     char *head;
+    bool shared; /* others read it too, and see to it that nobody reads the same: nothing ahead */
+    struct ahead_reader reader;
 };
 
 static struct remote *remote_of(struct backend *b)
@@ -220,6 +222,7 @@ enum rc remote_open_known(struct backend *b, const char *key, const struct backe
     *o = (struct object){.key = mem_strdup(key),
                          .info = {.size = info->size},
                          .head = mem_alloc(1),
+                         .shared = true,
                          .base.size = info->size};
     memcpy(o->info.tag, info->tag, sizeof(o->info.tag));
     *out = &o->base;
@@ -288,12 +291,23 @@ enum rc remote_read(struct backend_object *base, uint64_t offset, void *data, si
         return RC_OK;
     if (len >= 2 * REMOTE_PART)
         return read_split(o, offset, data, len, err);
+    if (!o->shared && ahead_read(r->ahead, o, &o->reader, base->size, offset, data, len))
+        return RC_OK;
+    return r->ops->get(r, o->key, o->info.tag, offset, data, len, err);
+}
+
+static enum rc fetch_ahead(void *object, uint64_t offset, void *data, size_t len, struct err *err)
+{
+    const struct object *o = object;
+    struct remote *r = remote_of(o->base.backend);
     return r->ops->get(r, o->key, o->info.tag, offset, data, len, err);
 }
 
 void remote_close(struct backend_object *base)
 {
     struct object *o = (struct object *)base;
+    if (base->backend) /* else it never got to its caller */
+        ahead_forget(remote_of(base->backend)->ahead, o);
     free(o->head);
     free(o->key);
     free(o);
@@ -361,14 +375,21 @@ enum rc remote_init(struct remote *r, const struct remote_ops *ops, const char *
     r->prefix = *prefix ? mem_asprintf("%s/", prefix) : mem_strdup("");
     r->http = http;
     r->pool = pool_new(REMOTE_THREADS);
+    r->ahead = ahead_new(r->pool, fetch_ahead);
     return RC_OK;
 }
 
 void remote_done(struct remote *r)
 {
+    ahead_freep(&r->ahead);
     pool_freep(&r->pool);
     http_closep(&r->http);
     free(r->prefix);
+}
+
+void remote_before_fork(struct backend *b)
+{
+    ahead_before_fork(remote_of(b)->ahead);
 }
 
 void remote_after_fork(struct backend *b)
@@ -376,6 +397,7 @@ void remote_after_fork(struct backend *b)
     struct remote *r = remote_of(b);
     http_after_fork(r->http);
     pool_after_fork(r->pool);
+    ahead_after_fork(r->ahead);
     if (r->ops->after_fork)
         r->ops->after_fork(r);
 }

@@ -4,10 +4,11 @@
  * pages.  A driver (s3.c, azure.c) makes the requests.
  *
  * Memory: an upload gathers one part; of parts on their way there are at most twice the threads,
- * for all uploads of a backend together.
+ * for all uploads of a backend together; ahead.h has its own.
  * Threads: as backend.h says; the requests are called from several at once. */
 #pragma once
 
+#include "backend/ahead.h"
 #include "backend/backend.h"
 #include "backend/pool.h"
 #include "backend/url.h"
@@ -77,6 +78,7 @@ struct remote {
     const struct remote_ops *ops;
     struct http_client *http;
     struct pool *pool;
+    struct ahead *ahead;
     char *prefix; /* "" or with a slash at its end */
     atomic_bool swept;
 };
@@ -87,7 +89,8 @@ struct remote {
         .name = (name_), .begin = remote_begin, .append = remote_append, .commit = remote_commit,  \
         .abort = remote_abort, .open = remote_open, .read = remote_read, .close = remote_close,    \
         .stat = remote_stat, .open_known = remote_open_known, .list = remote_list,                 \
-        .remove = remote_remove, .after_fork = remote_after_fork, .free = remote_free              \
+        .remove = remote_remove, .before_fork = remote_before_fork,                                \
+        .after_fork = remote_after_fork, .free = remote_free                                       \
     }
 enum rc remote_begin(struct backend *b, const char *key, struct backend_upload **out,
                      struct err *err);
@@ -105,6 +108,7 @@ enum rc remote_open_known(struct backend *b, const char *key, const struct backe
 enum rc remote_list(struct backend *b, const char *prefix, backend_visit *visit, void *arg,
                     struct err *err);
 enum rc remote_remove(struct backend *b, const char *key, struct err *err);
+void remote_before_fork(struct backend *b);
 void remote_after_fork(struct backend *b);
 void remote_free(struct backend *b);
 

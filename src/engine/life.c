@@ -158,6 +158,7 @@ static void start_checkpoint(struct life *l)
     l->next = 0;
     if (pipe2(p, O_CLOEXEC) < 0)
         return give_up(l, "cannot make a pipe");
+    backend_before_fork(store_backend(l->o->store));
     l->worker = fork();
     if (l->worker == 0)
         work(l, p[1]);

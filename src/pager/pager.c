@@ -218,6 +218,7 @@ enum rc pager_start(const struct pager_options *o, struct pager **out, struct er
     }
     struct serve s = {
         .o = o, .shared = shared, .socket = socket, .report = pipes[1], .guardian = -1};
+    page_reader_before_fork(o->pages);
     pid_t guardian = fork();
     if (guardian == 0)
         be_guardian(&s);

@@ -77,6 +77,12 @@ void page_reader_freep(struct page_reader **p)
     free(r);
 }
 
+void page_reader_before_fork(const struct page_reader *r)
+{
+    if (r->memory->n_packs > 0)
+        backend_before_fork(r->packs[0]->backend);
+}
+
 void page_reader_after_fork(const struct page_reader *r)
 {
     if (r->memory->n_packs > 0)

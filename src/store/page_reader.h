@@ -19,7 +19,8 @@ struct page_reader;
 enum rc page_reader_open(struct backend *b, const struct domain *d, const struct memory *m,
                          struct page_reader **out, struct err *err);
 void page_reader_freep(struct page_reader **p);
-/* See backend_after_fork(). */
+/* See backend_before_fork() and backend_after_fork(). */
+void page_reader_before_fork(const struct page_reader *r);
 void page_reader_after_fork(const struct page_reader *r);
 const struct memory *page_reader_memory(const struct page_reader *r);
 
