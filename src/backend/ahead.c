@@ -9,8 +9,9 @@
 
 #define NEAR ((uint64_t)4 << 20) /* threads that read together are not exactly in order */
 #define RUN_MIN 6U               /* reads near each other before anything is fetched ahead */
-#define DEPTH 6U                 /* blocks ahead */
-#define BLOCKS_MAX 3U            /* that a read of AHEAD_READ_MAX touches */
+#define DEPTH_MAX 8U             /* blocks ahead */
+#define BLOCKS_MAX 5U            /* that a read of AHEAD_READ_MAX touches */
+#define RECENT ((uint64_t)4 * AHEAD_SLOTS) /* uses: an object that had one is being read */
 
 enum state { STATE_FREE, STATE_FETCHING, STATE_READY, STATE_FAILED };
 
@@ -21,6 +22,7 @@ struct slot {
     uint64_t number;
     uint64_t used;    /* by the count of uses */
     unsigned readers; /* that wait for it or copy */
+    bool spent;       /* it was read to its end */
     uint8_t *data;
     size_t len;
 };
@@ -92,28 +94,56 @@ static struct slot *find(struct ahead *a, const void *object, uint64_t number)
     return NULL;
 }
 
-/* The one that was not used for longest, for a block; NULL when all are in use. */
-static struct slot *claim(struct ahead *a, void *object, uint64_t number, uint64_t size)
+#define DEAR (UINT64_MAX / 2)
+
+/* How dear a slot is: free ones are for nothing, then those that were read to their end, the
+ * longest ago first, then the others. */
+static uint64_t worth(const struct slot *s)
+{
+    if (s->state == STATE_FREE)
+        return 0;
+    return s->used + (s->spent || s->state == STATE_FAILED ? 1 : DEAR);
+}
+
+/* A slot for a block; NULL when all are in use.
+ * ahead  not at the price of one that somebody will still read */
+static struct slot *claim(struct ahead *a, void *object, uint64_t number, uint64_t size, bool ahead)
 {
     struct slot *best = NULL;
     for (unsigned i = 0; i < AHEAD_SLOTS; i++) {
         struct slot *s = &a->slots[i];
         if (s->state == STATE_FETCHING || s->readers > 0)
             continue;
-        if (!best || s->state == STATE_FREE || (best->state != STATE_FREE && s->used < best->used))
+        if (!best || worth(s) < worth(best))
             best = s;
     }
-    if (!best)
+    if (!best || (ahead && worth(best) >= DEAR))
         return NULL;
     uint64_t left = size - number * AHEAD_BLOCK;
     best->state = STATE_FETCHING;
     best->object = object;
     best->number = number;
     best->used = ++a->uses;
+    best->spent = false;
     best->len = left < AHEAD_BLOCK ? (size_t)left : AHEAD_BLOCK;
     if (!best->data)
         best->data = mem_alloc(AHEAD_BLOCK);
     return best;
+}
+
+/* How far ahead: packs are written by several threads, so as many are read in turn. */
+static unsigned depth(const struct ahead *a)
+{
+    unsigned objects = 0;
+    for (unsigned i = 0; i < AHEAD_SLOTS; i++) {
+        bool counts = a->slots[i].state != STATE_FREE && a->slots[i].used + RECENT > a->uses;
+        for (unsigned k = 0; counts && k < i; k++)
+            counts = a->slots[k].state == STATE_FREE || a->slots[k].object != a->slots[i].object ||
+                     a->slots[k].used + RECENT <= a->uses;
+        objects += counts;
+    }
+    unsigned each = AHEAD_SLOTS * 3 / 4 / (objects ? objects : 1);
+    return each > DEPTH_MAX ? DEPTH_MAX : each > 1 ? each - 1 : 1;
 }
 
 static bool is_in_order(struct ahead_reader *r, uint64_t offset, size_t len)
@@ -143,7 +173,7 @@ static void fetch(void *arg)
 struct plan {
     struct slot *needed[BLOCKS_MAX];
     unsigned n_needed;
-    struct slot *begun[BLOCKS_MAX + DEPTH];
+    struct slot *begun[BLOCKS_MAX + DEPTH_MAX];
     unsigned n_begun;
 };
 
@@ -159,10 +189,11 @@ static bool make_plan(struct ahead *a, void *object, uint64_t size, uint64_t fir
                       struct plan *p)
 {
     bool served = true;
-    for (uint64_t n = first; n <= last + DEPTH && n * AHEAD_BLOCK < size; n++) {
+    uint64_t end = last + depth(a);
+    for (uint64_t n = first; n <= end && n * AHEAD_BLOCK < size; n++) {
         struct slot *s = find(a, object, n);
         if (!s) {
-            s = claim(a, object, n, size);
+            s = claim(a, object, n, size, n > last);
             if (s)
                 p->begun[p->n_begun++] = s;
         }
@@ -194,6 +225,7 @@ static bool serve(struct ahead *a, struct plan *p, uint64_t offset, uint8_t *dat
         if (good)
             memcpy(data + (from - offset), s->data + (from - begin), to - from);
         s->used = ++a->uses;
+        s->spent = s->spent || to == end;
     }
     drop(p);
     return good;

@@ -13,9 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define AHEAD_BLOCK ((size_t)2 << 20)
-#define AHEAD_SLOTS 24U
-#define AHEAD_READ_MAX (2 * AHEAD_BLOCK) /* a longer read is no small piece */
+#define AHEAD_BLOCK ((size_t)1 << 20)
+#define AHEAD_SLOTS 64U
+#define AHEAD_READ_MAX (4 * AHEAD_BLOCK) /* a longer read is no small piece */
 
 struct ahead;
 
