@@ -157,6 +157,8 @@ TEST(many_objects_share_what_memory_there_is)
 
 TEST(a_child_reads_ahead_for_itself)
 {
+    if (TEST_EXTRA_THREAD)
+        test_skip("machine: the thread sanitizer allows no threads after a fork");
     struct thing t = {.pause_ms = 1};
     struct ahead_reader r = {0};
     CLEANUP(pool_freep) struct pool *pool = pool_new(4);

@@ -52,6 +52,8 @@ TEST(a_pool_without_work_has_no_threads_and_can_be_ended)
 
 TEST(a_child_has_threads_of_its_own)
 {
+    if (TEST_EXTRA_THREAD)
+        test_skip("machine: the thread sanitizer allows no threads after a fork");
     atomic_uint running = 0, most = 0, done = 0;
     struct job j = {&running, &most, &done};
     struct pool_group group = {0};

@@ -320,6 +320,8 @@ static bool reads_it(struct backend_object *o, const char *want)
 /* The pager is a child that reads what its parent has opened (pager/pager.h). */
 TEST(a_child_reads_what_its_parent_has_opened)
 {
+    if (TEST_EXTRA_THREAD)
+        test_skip("machine: the thread sanitizer allows no threads after a fork");
     struct err err = ERR_INIT;
     CLEANUP(fake_s3_stopp) struct fake_s3 *f = fake_s3_start();
     CLEANUP(backend_freep) struct backend *b = open_fake(f, "");
