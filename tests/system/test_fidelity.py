@@ -183,6 +183,26 @@ def test_terminal(t):
     assert os.waitstatus_to_exitcode(term.wait()) == 5
 
 
+FULL_SCREEN = """
+import signal, time
+signal.signal(signal.SIGWINCH, lambda *_: print("drawn", flush=True))
+print("up", flush=True)
+while True:
+    time.sleep(0.1)
+"""
+
+
+def test_a_restored_full_screen_program_draws_again(t):
+    """On a new terminal of the same size nothing else would tell it to."""
+    first = Terminal(t, "run", "--name", "c", "--ready", "log:up", "--stop", "--", "python3", "-c", FULL_SCREEN)
+    assert os.waitstatus_to_exitcode(first.wait()) == 0, first.text
+    assert "drawn" not in first.text, first.text
+    again = Terminal(t, "restore", "c")
+    again.read_until("drawn")
+    again.type("\x03")
+    again.wait()
+
+
 def test_ctrl_c_with_output_in_a_pipe(t):
     """Ctrl-C and Ctrl-Z reach all that the terminal would have reached, not the first process only."""
     script = "python3 -u -c 'import time; print(12345, flush=True); time.sleep(40)'; true"

@@ -156,7 +156,7 @@ def test_pipeline(t):
     p = t.run_until_saved("sum", "after:0.7", "sh", "-c", pipeline)
     assert p.wait(60) == 0 and "80200\n" in p.text(), p.text()
     for _ in range(2):
-        again = t.start("restore", "sum")
+        again = t.start("restore", "--quiet", "sum")
         assert again.wait(60) == 0 and again.text() == "80200\n", again.text()
 
 
