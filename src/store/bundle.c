@@ -248,11 +248,14 @@ static enum rc extract(const struct reading *r, struct archive *a, struct archiv
         size_t n = 0;
         la_int64_t at = 0;
         int got = archive_read_data_block(a, &data, &n, &at);
-        if (got == ARCHIVE_EOF)
+        if (got == ARCHIVE_EOF && written == archive_entry_size(e))
             return RC_OK;
-        if (got != ARCHIVE_OK)
+        if (got != ARCHIVE_OK && (uint64_t)archive_entry_size(e) > r->object->size)
+            return err_set(err, RC_CORRUPT, "its member '%s' claims to be larger than all of it",
+                           name);
+        if (got != ARCHIVE_OK && got != ARCHIVE_EOF)
             return why_read(r, a, err);
-        if (at != written)
+        if (got == ARCHIVE_EOF || at != written)
             return err_set(err, RC_CORRUPT, "its member '%s' has holes", name);
         enum rc rc = sys_write_all(file, data, n, err);
         if (rc)
@@ -261,8 +264,8 @@ static enum rc extract(const struct reading *r, struct archive *a, struct archiv
     }
 }
 
-/* Nothing but plain files, none larger than the object that it is said to be in. */
-static enum rc check_member(const struct reading *r, struct archive_entry *e, struct err *err)
+/* Nothing but plain files, of a size that is told. */
+static enum rc check_member(struct archive_entry *e, struct err *err)
 {
     const char *name = archive_entry_pathname(e);
     if (!is_plain(name))
@@ -271,8 +274,8 @@ static enum rc check_member(const struct reading *r, struct archive_entry *e, st
     if (archive_entry_filetype(e) != AE_IFREG || archive_entry_hardlink(e) ||
         archive_entry_symlink(e))
         return err_set(err, RC_CORRUPT, "its member '%s' is no plain file", name);
-    if (!archive_entry_size_is_set(e) || (uint64_t)archive_entry_size(e) > r->object->size)
-        return err_set(err, RC_CORRUPT, "its member '%s' claims to be larger than all of it", name);
+    if (!archive_entry_size_is_set(e) || archive_entry_size(e) < 0)
+        return err_set(err, RC_CORRUPT, "its member '%s' has no size", name);
     return RC_OK;
 }
 
@@ -288,7 +291,7 @@ static enum rc read_members(const struct reading *r, struct archive *a, enum bun
         }
         if (got != ARCHIVE_OK)
             return why_read(r, a, err);
-        enum rc rc = check_member(r, e, err);
+        enum rc rc = check_member(e, err);
         if (!rc && part == BUNDLE_DOCUMENTS && r->object->size > BUNDLE_FIRST &&
             rank(archive_entry_pathname(e)) >= DOCUMENTS) {
             *out_all = false;

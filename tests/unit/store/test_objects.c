@@ -197,7 +197,7 @@ TEST(a_wreck_makes_way)
     CHECK(strstr(err.msg, "'c' cannot be used"));
     CHECK_OK(make(s, "one", false, &err));
     check_there(s, "one", "one");
-    cut("c.tar", 900); /* in the first document */
+    cut("c.tar", 600); /* in the first document */
     CHECK_OK(store_delete(s, "c", &err));
     CHECK(!what_is_there(s));
 }
