@@ -8,6 +8,7 @@
 #include "exchange/image.h"
 #include "exchange/parts.h"
 #include "exchange/tarball.h"
+#include "store/identity.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +32,31 @@ static void place_done(struct place *p)
     fd_closep(&p->folder);
 }
 
+/* Whether what is there may make way: a file for a file; of directories only what chrek and those
+ * who read its exports make. */
+static enum rc check_replaced(const struct export_options *o, const struct place *p,
+                              const struct stat *st, struct err *err)
+{
+    enum identity what = IDENTITY_FOREIGN;
+    struct stat layout;
+    bool wants_file = o->kind == EXPORT_ARCHIVE || o->tar;
+    if (wants_file && S_ISREG(st->st_mode))
+        return RC_OK;
+    if (!wants_file && S_ISDIR(st->st_mode)) {
+        enum rc rc = identity_of(p->folder, p->name, &what, err);
+        if (rc)
+            return rc;
+        CLEANUP(fd_closep)
+        int dir = sys_openat(p->folder, p->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+        if (what != IDENTITY_FOREIGN || (dir >= 0 && fstatat(dir, "oci-layout", &layout, 0) == 0))
+            return RC_OK;
+    }
+    return err_set(err, RC_EXISTS,
+                   "'%s' is there and is nothing that chrek writes; choose another "
+                   "path, or remove it yourself",
+                   o->path);
+}
+
 static enum rc place_open(const struct export_options *o, struct place *p, struct err *err)
 {
     struct stat st;
@@ -45,8 +71,12 @@ static enum rc place_open(const struct export_options *o, struct place *p, struc
     p->folder = sys_openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY, 0);
     if (p->folder < 0)
         return err_sys(err, "open '%s'", folder);
-    if (!o->replace && fstatat(p->folder, p->name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-        return err_set(err, RC_EXISTS, "'%s' is already there", o->path);
+    if (fstatat(p->folder, p->name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+        enum rc rc = o->replace ? check_replaced(o, p, &st, err)
+                                : err_set(err, RC_EXISTS, "'%s' is already there", o->path);
+        if (rc)
+            return rc;
+    }
     char random[9];
     rand_hex(random, 8);
     (void)snprintf(p->temp, sizeof(p->temp), ".chrek-export-%s", random);

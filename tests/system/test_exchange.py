@@ -76,6 +76,12 @@ def test_exported_program_lives_again(t):
     again = t.chrek("export", "c", t.dir / "c.tar", check=False)
     assert again.returncode == 9 and "already there" in again.stderr, again.stderr
     t.chrek("export", "--replace", "--compress", "zstd", "c", t.dir / "c.tar")
+    (t.dir / "photos").mkdir()
+    (t.dir / "photos/1.jpg").write_text("dear")
+    for options in ([], ["--format", "directory"], ["--image"]):
+        foreign = t.chrek("export", "--replace", *options, "c", t.dir / "photos", check=False)
+        assert foreign.returncode == 9 and "remove it yourself" in foreign.stderr, foreign.stderr
+    assert (t.dir / "photos/1.jpg").read_text() == "dear"
     t.chrek("import", "--id", "e", "--format", "plain", t.dir / "c.tar")
     check_goes_on(t, last, "e")
     assert not list(t.dir.glob(".chrek-export-*"))
