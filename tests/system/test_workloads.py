@@ -335,10 +335,12 @@ def test_port_taken(t):
 def test_pid_collision(t):
     """A restore never collides with PIDs of the machine, not even with its own original's."""
     p = t.run_until_saved("pid", "after:0.3", "sh", "-c", "while :; do echo pid $$; sleep 0.1; done")
-    first = p.text().split()[1]
+    pids = [set(), set()]
     again = t.start("restore", "pid")
-    wait_for("output", lambda: "pid" in again.text() or again.poll() is not None)
-    assert again.text().split()[1] == first, again.text()
+    for process, seen in zip((p, again), pids):
+        wait_for("output", lambda p=process, s=seen: s.update(re.findall(r"^pid (\d+)$", p.text(), re.M))
+                 or s or p.poll() is not None)
+    assert len(pids[0]) == 1 and pids[0] == pids[1], (pids, again.text())
     t.stop(again)
     t.stop(p)
 
