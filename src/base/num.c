@@ -1,8 +1,11 @@
 #include "base/num.h"
 
+#include "base/compiler.h"
+
 #include <inttypes.h>
 #include <stdbool.h>
 #include <string.h>
+#include <strings.h>
 
 /* Digits at *text, advanced past them; false if there are none or they overflow (UINT64_MAX). */
 static bool take_digits(const char **text, uint64_t *out)
@@ -95,4 +98,20 @@ enum rc num_parse_duration(const char *text, uint64_t *out_ns, struct err *err)
         return err_set(err, RC_INVALID, "'%.64s' is no duration (as in 30s, 250ms, 5m)", text);
     *out_ns = ns;
     return RC_OK;
+}
+
+enum rc num_parse_bool(const char *text, bool *out, struct err *err)
+{
+    static const char *const words[][2] = {
+        {"0", "1"}, {"false", "true"}, {"no", "yes"}, {"off", "on"}};
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        for (int truth = 0; truth < 2; truth++)
+            if (strcasecmp(text, words[i][truth]) == 0) {
+                *out = truth;
+                return RC_OK;
+            }
+    return err_set(err, RC_INVALID,
+                   "'%.32s' is neither true nor false: want 1, true, yes or on, or "
+                   "0, false, no or off",
+                   text);
 }

@@ -80,19 +80,12 @@ static enum rc unknown(const struct opt_command *c, const char *word, struct err
     return err_set(err, RC_INVALID, "unknown option '%.64s'; see `chrek %s --help`", word, c->name);
 }
 
-static bool is_true(const char *text)
-{
-    return strcmp(text, "1") == 0 || strcmp(text, "true") == 0 || strcmp(text, "yes") == 0 ||
-           strcmp(text, "on") == 0;
-}
-
 static enum rc set_value(const struct opt *o, void *values, const char *text, struct err *err)
 {
     void *at = (char *)values + o->offset;
     switch (o->kind) {
     case OPT_FLAG:
-        *(bool *)at = is_true(text);
-        return RC_OK;
+        return num_parse_bool(text, at, err);
     case OPT_STRING:
         *(const char **)at = text;
         return RC_OK;

@@ -243,14 +243,18 @@ static enum rc hear_reports(int bootstrap, const struct cr_launch *l, struct cr_
     }
 }
 
-/* Our environment and what the caller adds; the caller's (free), the strings are borrowed. */
+/* Our environment and what the caller adds; the caller's (free), the strings are borrowed.  Options
+ * for CRIU come from us alone: one from outside may make it wait for ever with the tree frozen. */
 static char **make_env(const char *more)
 {
-    size_t n = 0;
-    while (environ[n])
-        n++;
-    char **env = mem_zalloc((n + 2) * sizeof(*env));
-    memcpy(env, environ, n * sizeof(*env));
+    static const char options[] = "CRIU_CONFIG_FILE=";
+    size_t all = 0, n = 0;
+    while (environ[all])
+        all++;
+    char **env = mem_zalloc((all + 2) * sizeof(*env));
+    for (size_t i = 0; i < all; i++)
+        if (strncmp(environ[i], options, sizeof(options) - 1) != 0)
+            env[n++] = environ[i];
     if (more)
         memcpy(&env[n], &more, sizeof(more)); /* execve() does not change it */
     return env;

@@ -19,9 +19,20 @@ static const char *text_of(const char *name, const char *fallback)
 
 static bool truth_of(const char *name)
 {
-    const char *v = text_of(name, "");
-    return strcmp(v, "1") == 0 || strcmp(v, "true") == 0 || strcmp(v, "yes") == 0 ||
-           strcmp(v, "on") == 0;
+    const char *v = text_of(name, "0");
+    bool truth = false;
+    if (num_parse_bool(v, &truth, NULL) != RC_OK)
+        log_warn("Ignoring a variable that is neither true nor false", "name", name, "value", v,
+                 NULL);
+    return truth;
+}
+
+/* What protects is on unless it is clearly off. */
+static bool protection_of(const char *name)
+{
+    const char *v = text_of(name, "0");
+    bool truth = true;
+    return num_parse_bool(v, &truth, NULL) != RC_OK || truth;
 }
 
 static uint64_t number_of(const char *name, uint64_t max, uint64_t fallback)
@@ -75,7 +86,7 @@ void settings_read(struct settings *s)
                            .key_command = text_of("CHREK_KEY_COMMAND", NULL),
                            .key_timeout_ns = duration_of("CHREK_KEY_TIMEOUT"),
                            .trust_key = text_of("CHREK_TRUST_KEY", NULL),
-                           .require_signature = truth_of("CHREK_REQUIRE_SIGNATURE")};
+                           .require_signature = protection_of("CHREK_REQUIRE_SIGNATURE")};
     CLEANUP(mem_freep) char *plugin = mem_asprintf("%s/cuda_plugin.so", s->cuda_plugin_dir);
     s->has_cuda_plugin = access(plugin, R_OK) == 0;
     if (!s->timeout_s && s->has_cuda_plugin)

@@ -129,6 +129,21 @@ def test_ready_by_a_command(t):
     t.stop(p)
 
 
+def test_options_for_criu_come_from_chrek_alone(t):
+    """A file of options that the environment names for CRIU runs nothing and stops nothing."""
+    script, conf, ran = t.dir / "script", t.dir / "criu.conf", t.dir / "ran"
+    script.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    script.chmod(0o755)
+    conf.write_text(f"action-script {script}\nlazy-pages\n")
+    env = dict(t.env, CRIU_CONFIG_FILE=str(conf))
+    p = t.run_until_saved("c", "after:0.3", "python3", "-c", COUNTER, env=env)
+    again = t.start("restore", "c", env=env)
+    wait_for("ticks", lambda: len(ticks(again)) > 2)
+    assert not ran.exists()
+    t.stop(again)
+    t.stop(p)
+
+
 def test_restores_with_the_original_running(t):
     """A restore beside the living original, and several at the same time."""
     original = t.run_until_saved("c", "after:0.3", "python3", "-c", COUNTER)

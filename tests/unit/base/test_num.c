@@ -90,3 +90,22 @@ TEST(numbers_keep_their_limits)
     CHECK_RC(num_parse_u64("1a", 0, 10, &n, &err), RC_INVALID);
     CHECK_RC(num_parse_u64(" 1", 0, 10, &n, &err), RC_INVALID);
 }
+
+TEST(truth)
+{
+    static const char *const yes[] = {"1", "true", "Yes", "ON"}, *const no[] = {"0", "False", "no",
+                                                                                "off"};
+    static const char *const neither[] = {"", " 1", "2", "y", "true ", "enabled"};
+    struct err err = ERR_INIT;
+    for (size_t i = 0; i < ARRAY_LEN(yes); i++) {
+        bool a = false, b = true;
+        CHECK_OK(num_parse_bool(yes[i], &a, &err));
+        CHECK_OK(num_parse_bool(no[i], &b, &err));
+        CHECK(a && !b);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(neither); i++) {
+        bool a = true;
+        CHECK_RC(num_parse_bool(neither[i], &a, &err), RC_INVALID);
+        CHECK(a);
+    }
+}

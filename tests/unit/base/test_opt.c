@@ -181,7 +181,8 @@ TEST(a_variable_is_not_looked_at_when_its_option_was_given)
 
 TEST(a_variable_sets_or_clears_a_flag)
 {
-    static const char *const yes[] = {"1", "true", "yes", "on"}, *const no[] = {"0", "false", "x"};
+    static const char *const yes[] = {"1", "true", "yes", "on", "TRUE"};
+    static const char *const no[] = {"0", "false", "no", "off", "Off"};
     struct err err = ERR_INIT;
     char *argv[32];
     int argc, first;
@@ -199,6 +200,9 @@ TEST(a_variable_sets_or_clears_a_flag)
         CHECK_OK(parse(&v, "", argv, &argc, &first, &err));
         CHECK(!v.on);
     }
+    struct values v = {0};
+    CHECK(setenv("TEST_OPT_ON", "maybe", 1) == 0); /* what may protect is not guessed at */
+    CHECK_RC(parse(&v, "", argv, &argc, &first, &err), RC_INVALID);
 }
 
 TEST(operands_are_counted)
