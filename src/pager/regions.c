@@ -239,9 +239,16 @@ static void displace(struct regions *r, uint64_t address, uint64_t len)
     split(r, address + len);
     size_t i = index_of(r, address), n = 0;
     for (; i + n < r->n && r->list[i + n].address < address + len; n++)
-        if (next_page(&r->list[i + n], 0, true) < r->list[i + n].pages)
-            add_late(r, r->list[i + n]);
+        add_late(r, r->list[i + n]); /* also when nothing of it is missing: its event is owed */
     drop(r, i, n);
+}
+
+bool regions_miss_late(const struct regions *r)
+{
+    for (size_t i = 0; i < r->n_late; i++)
+        if (next_page(&r->late[i], 0, true) < r->late[i].pages)
+            return true;
+    return false;
 }
 
 void regions_unmap(struct regions *r, uint64_t address, uint64_t len)

@@ -56,7 +56,9 @@ bool regions_find(const struct regions *r, uint64_t address, uint64_t max, struc
 bool regions_next(const struct regions *r, uint64_t address, uint64_t max, struct regions_run *out);
 /* These are no longer missing; what is no region is skipped. */
 void regions_filled(struct regions *r, uint64_t address, uint64_t pages);
-/* The program has dropped what lies there: it is zero from now on.  len: bytes */
+/* Whether pages are missing of which it is not known yet where they have gone. */
+bool regions_miss_late(const struct regions *r);
+/* What lies there is no longer mapped, so that no event will tell of it.  len: bytes */
 void regions_cut(struct regions *r, uint64_t address, uint64_t len);
 /* The program has unmapped it. */
 void regions_unmap(struct regions *r, uint64_t address, uint64_t len);

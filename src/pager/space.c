@@ -57,7 +57,9 @@ static void follow(struct space *s, const struct uffd_msg *m, struct space **out
         regions_unmap(&s->regions, m->arg.remove.start, m->arg.remove.end - m->arg.remove.start);
         break;
     case UFFD_EVENT_REMOVE:
-        regions_cut(&s->regions, m->arg.remove.start, m->arg.remove.end - m->arg.remove.start);
+        /* It is zero from now on, and still mapped: its end will be told of, too. */
+        regions_filled(&s->regions, m->arg.remove.start,
+                       (m->arg.remove.end - m->arg.remove.start) / REGIONS_PAGE);
         break;
     default:
         break;
@@ -74,7 +76,7 @@ enum rc space_events(struct space *s, const struct space_hooks *hooks, struct er
     size_t count = n > 0 ? (size_t)n / sizeof(m[0]) : 0;
     bool lost = false; /* a child has memory at a place that we have not been told of */
     for (size_t i = 0; i < count; i++) {
-        lost = lost || (m[i].event == UFFD_EVENT_FORK && s->regions.n_late > 0);
+        lost = lost || (m[i].event == UFFD_EVENT_FORK && regions_miss_late(&s->regions));
         follow(s, &m[i], &children[i]);
     }
     (void)pthread_rwlock_unlock(&s->lock);
