@@ -189,29 +189,28 @@ void regions_cut(struct regions *r, uint64_t address, uint64_t len)
     drop(r, i, n);
 }
 
-/* ---- late ones ---- */
+/* ---- what is not in its place ---- */
 
-static void add_late(struct regions *r, struct region g)
+static void put_aside(struct regions_aside *a, struct region g)
 {
-    if ((r->n_late & (r->n_late - 1)) == 0)
-        r->late = mem_realloc(r->late, (r->n_late ? r->n_late * 2 : 1) * sizeof(*r->late));
-    r->late[r->n_late++] = g;
+    if ((a->n & (a->n - 1)) == 0)
+        a->list = mem_realloc(a->list, (a->n ? a->n * 2 : 1) * sizeof(*a->list));
+    a->list[a->n++] = g;
 }
 
-static struct region drop_late(struct regions *r, size_t at)
+static void drop_aside(struct regions_aside *a, size_t at)
 {
-    struct region g = r->late[at];
-    memmove(&r->late[at], &r->late[at + 1], (r->n_late - at - 1) * sizeof(*r->late));
-    r->n_late--;
-    return g;
+    memmove(&a->list[at], &a->list[at + 1], (a->n - at - 1) * sizeof(*a->list));
+    a->n--;
 }
 
-/* The oldest late region at an address, cut so that it begins there; false: none.  In any case
+/* The oldest one aside at an address, cut so that it begins there; false: none.  In any case
  * *out_end is brought down to where the answer becomes another one. */
-static bool take_late(struct regions *r, uint64_t address, uint64_t *out_end, struct region *out)
+static bool take_aside(struct regions_aside *a, uint64_t address, uint64_t *out_end,
+                       struct region *out)
 {
-    for (size_t i = 0; i < r->n_late; i++) {
-        struct region g = r->late[i];
+    for (size_t i = 0; i < a->n; i++) {
+        struct region g = a->list[i];
         if (end_of(&g) <= address)
             continue;
         if (g.address > address) {
@@ -221,11 +220,11 @@ static bool take_late(struct regions *r, uint64_t address, uint64_t *out_end, st
         *out_end = end_of(&g) < *out_end ? end_of(&g) : *out_end;
         uint64_t from = (address - g.address) / REGIONS_PAGE;
         uint64_t to = (*out_end - g.address) / REGIONS_PAGE;
-        (void)drop_late(r, i);
+        drop_aside(a, i);
         if (from > 0)
-            add_late(r, part_of(&g, 0, from));
+            put_aside(a, part_of(&g, 0, from));
         if (to < g.pages)
-            add_late(r, part_of(&g, to, g.pages - to));
+            put_aside(a, part_of(&g, to, g.pages - to));
         *out = part_of(&g, from, to - from);
         return true;
     }
@@ -239,14 +238,14 @@ static void displace(struct regions *r, uint64_t address, uint64_t len)
     split(r, address + len);
     size_t i = index_of(r, address), n = 0;
     for (; i + n < r->n && r->list[i + n].address < address + len; n++)
-        add_late(r, r->list[i + n]); /* also when nothing of it is missing: its event is owed */
+        put_aside(&r->late, r->list[i + n]); /* also when nothing is missing: its event is owed */
     drop(r, i, n);
 }
 
 bool regions_miss_late(const struct regions *r)
 {
-    for (size_t i = 0; i < r->n_late; i++)
-        if (next_page(&r->late[i], 0, true) < r->late[i].pages)
+    for (size_t i = 0; i < r->late.n; i++)
+        if (next_page(&r->late.list[i], 0, true) < r->late.list[i].pages)
             return true;
     return false;
 }
@@ -256,7 +255,9 @@ void regions_unmap(struct regions *r, uint64_t address, uint64_t len)
     struct region g;
     for (uint64_t at = address, end = address + len, next; at < end; at = next) {
         next = end;
-        if (take_late(r, at, &next, &g))
+        if (take_aside(&r->vacated, at, &next, &g))
+            continue;
+        if (take_aside(&r->late, at, &next, &g))
             r->missing -= clear_pages(&g, 0, g.pages);
         else
             regions_cut(r, at, next - at);
@@ -280,7 +281,7 @@ void regions_move(struct regions *r, uint64_t from, uint64_t to, uint64_t len)
     struct region g;
     for (uint64_t at = from, end = from + len, next; at < end; at = next) {
         next = end;
-        if (take_late(r, at, &next, &g))
+        if (take_aside(&r->late, at, &next, &g))
             insert(&moved, moved.n, g);
         else
             lift(r, at, next, &moved);
@@ -291,6 +292,7 @@ void regions_move(struct regions *r, uint64_t from, uint64_t to, uint64_t len)
         insert(r, index_of(r, moved.list[i].address), moved.list[i]);
     }
     free(moved.list);
+    put_aside(&r->vacated, (struct region){.address = from, .pages = len / REGIONS_PAGE});
 }
 
 /* With bits of its own, in the memory of another table. */
@@ -324,6 +326,7 @@ void regions_done(struct regions *r)
         free(r->maps[i]);
     free(r->maps);
     free(r->list);
-    free(r->late);
+    free(r->late.list);
+    free(r->vacated.list);
     *r = (struct regions){.list = NULL};
 }

@@ -9,7 +9,12 @@
  * they tell: one thread's unmapping may be reported after another thread's moving something to the
  * very place that has become free.  A move tells of what it replaces before; so what still lies at
  * its target is *late*: it keeps its old address aside until the event comes that explains where it
- * has gone, and that event is not for what lies there now.
+ * has gone, and that event is not for what lies there now.  A region of which nothing is missing is
+ * kept for the same reason: it is mapped, so its end is told of.
+ *
+ * The kernel also tells of a move's old place as unmapped, after the move and only when the thread
+ * runs again; by then something else may have been moved there.  So a move leaves its old place
+ * *vacated*, and the next event that unmaps that place is for this, not for what lies there now.
  *
  * Threads: find, next and filled may run at the same time; everything else needs the table alone.
  */
@@ -29,14 +34,19 @@ struct region {
     uint64_t bit;
 };
 
+/* What is not in its place: oldest first. */
+struct regions_aside {
+    struct region *list;
+    size_t n;
+};
+
 struct regions {
     struct region *list;
     size_t n;
     uint64_t **maps; /* the memory of the bits */
     size_t n_maps;
-    struct region *late; /* oldest first */
-    size_t n_late;
-    uint64_t missing; /* pages, also late ones; atomic */
+    struct regions_aside late, vacated; /* vacated ones have no bits */
+    uint64_t missing;                   /* pages, also late ones; atomic */
 };
 
 /* Missing pages that follow each other, in memory and in their stream. */

@@ -46,24 +46,14 @@ def ended_well(p):
     assert code == 0 and "all ok" in p.text(), (code, p.text()[-1000:])
 
 
-def churn_ended_well(t, mode):
-    """As ended_well(), but for the fault that README names: in about one of ten runs in the lazy modes a
-    page comes back as zeros.  Until it is mended, that very fault may happen once, and is printed."""
-    p = restore(t, mode)
-    if mode != "full" and p.wait(120) != 0 and re.search(r"word \d+ is 0, not", p.text()):
-        print(f"# known fault in mode {mode}: {p.text()[-200:]!r}")
-        p = restore(t, mode)
-    ended_well(p)
-
-
 def test_churn(t):
     """Forks, threads, munmap, mremap, mprotect and MADV_DONTNEED while memory comes: each mode."""
     checkpoint(t, built(t, "churn.c"), 64, t.dir / "go")
     assert not (t.store / ".workingset").exists()
     for mode in MODES:
-        churn_ended_well(t, mode)
+        ended_well(restore(t, mode))
     assert (t.store / ".workingset/c").exists()
-    churn_ended_well(t, "workingset")
+    ended_well(restore(t, "workingset"))
 
 
 def test_record(t):

@@ -92,6 +92,37 @@ TEST(two_moves_may_both_be_late)
     CHECK_INT(regions_missing(&r), 6);
 }
 
+TEST(the_old_place_of_a_move_is_told_of_after_something_else_has_moved_there)
+{
+    CLEANUP(regions_done) struct regions r = {.missing = 0};
+    struct regions_run run;
+    regions_add(&r, 10 * PAGE, 4, 1, 0);
+    regions_add(&r, 20 * PAGE, 4, 2, 0);
+    regions_move(&r, 10 * PAGE, 40 * PAGE, 4 * PAGE); /* by one thread */
+    regions_move(&r, 20 * PAGE, 10 * PAGE, 4 * PAGE); /* by another one */
+    regions_unmap(&r, 10 * PAGE, 4 * PAGE);           /* of the first thread's */
+    regions_unmap(&r, 20 * PAGE, 4 * PAGE);
+    CHECK(regions_find(&r, 40 * PAGE, 9, &run) && run.stream == 1 && run.pages == 4);
+    CHECK(regions_find(&r, 10 * PAGE, 9, &run) && run.stream == 2 && run.pages == 4);
+    CHECK_INT(regions_missing(&r), 8);
+    regions_unmap(&r, 10 * PAGE, 4 * PAGE); /* its own end */
+    CHECK(!regions_find(&r, 10 * PAGE, 1, &run));
+    CHECK_INT(regions_missing(&r), 4);
+}
+
+TEST(what_is_filled_is_still_mapped_and_its_end_is_not_that_of_what_comes_there)
+{
+    CLEANUP(regions_done) struct regions r = {.missing = 0};
+    struct regions_run run;
+    regions_add(&r, 10 * PAGE, 4, 1, 0);
+    regions_add(&r, 20 * PAGE, 4, 2, 0);
+    regions_filled(&r, 10 * PAGE, 4);
+    regions_move(&r, 20 * PAGE, 10 * PAGE, 4 * PAGE);
+    CHECK(!regions_miss_late(&r));
+    regions_unmap(&r, 10 * PAGE, 4 * PAGE); /* done before the move, told after it */
+    CHECK(regions_find(&r, 10 * PAGE, 9, &run) && run.stream == 2 && run.pages == 4);
+}
+
 /* ---- against a simple model: for each page what it is, 0 = nothing ---- */
 
 struct model {
@@ -151,6 +182,7 @@ static void change(struct regions *r, struct model *m, unsigned *seed)
             return;                            /* the kernel does not move so */
         regions_unmap(r, to * PAGE, n * PAGE); /* as the kernel tells it */
         regions_move(r, from * PAGE, to * PAGE, n * PAGE);
+        regions_unmap(r, from * PAGE, n * PAGE);
         memset(&m->page[from], 0, n * sizeof(m->page[0]));
         memcpy(&m->page[to], &old.page[from], n * sizeof(m->page[0]));
     }
