@@ -90,7 +90,11 @@ TEST(a_signal_to_the_group_reaches_what_the_command_waits_for)
     CLEANUP(box_freep) struct box *b = make(up[1]);
     pid_t pid = 0;
     int status = 0;
-    CHECK_OK(start(b, "trap 'exit 9' INT; sh -c 'echo; sleep 100'; exit 1", &pid, &err));
+    /* With a trap in the inner shell, too: without one dash may lose the signal as it executes. */
+    CHECK_OK(start(b,
+                   "trap 'exit 9' INT; "
+                   "sh -c 'trap \"exit 1\" INT; echo; while :; do sleep 0.05; done'; exit 1",
+                   &pid, &err));
     (void)close(up[1]);
     CHECK(read(in, &c, 1) == 1);
     CHECK_OK(box_signal_group(b, SIGINT, &err));
