@@ -233,19 +233,17 @@ static int connect_to(const struct ready *r)
     return -1;
 }
 
-/* Takes the first bytes of a good answer's body: its status is all that counts. */
-static enum rc begins(void *begun, const void *data, size_t len, struct err *err)
+/* The status is all that counts: a body may be endless, or end badly. */
+static enum rc judge(void *good, unsigned status, struct err *err)
 {
-    (void)data;
-    (void)len;
-    *(bool *)begun = true;
-    return err_set(err, RC_CANCELLED, "the answer is good");
+    *(bool *)good = status <= 399;
+    return err_set(err, RC_CANCELLED, "status %u", status);
 }
 
 static bool get_succeeds(const struct ready *r)
 {
     struct err err = ERR_INIT;
-    bool begun = false;
+    bool good = false;
     CLEANUP(mem_freep) char *url = NULL;
     CLEANUP(http_closep) struct http_client *client = NULL;
     CLEANUP(http_response_done) struct http_response answer = {0};
@@ -255,13 +253,11 @@ static bool get_succeeds(const struct ready *r)
                        v6 ? "]" : "", r->port, r->text);
     const struct http_request request = {.method = "GET",
                                          .url = url,
-                                         .sink = begins,
-                                         .sink_arg = &begun,
+                                         .head = judge,
+                                         .head_arg = &good,
                                          .deadline = clock_now() + PROBE_LIMIT_NS};
-    if (http_open(&options, &client, &err))
-        return false;
-    enum rc rc = http_do(client, &request, &answer, &err);
-    return begun || (rc == RC_OK && answer.status >= 200 && answer.status <= 399);
+    return http_open(&options, &client, &err) == RC_OK &&
+           http_do(client, &request, &answer, &err) == RC_CANCELLED && good;
 }
 
 static void join(pid_t pid, const char *kind, int flag)

@@ -64,6 +64,10 @@ typedef enum rc http_source(void *arg, uint64_t offset, void *data, size_t len, 
  * ends the request and is what it returns. */
 typedef enum rc http_sink(void *arg, const void *data, size_t len, struct err *err);
 
+/* Told the status of an answer as soon as its head is there, before any of its body.  An error ends
+ * the request and is what it returns. */
+typedef enum rc http_head(void *arg, unsigned status, struct err *err);
+
 /* Called before every try that goes to the URL's own host (so not after a redirect to another), to
  * add what must be fresh: http_try_header().  An error ends the request and is what it returns. */
 typedef enum rc http_prepare(void *arg, struct http_try *t, struct err *err);
@@ -102,6 +106,8 @@ struct http_request {
     bool range, range_short;
     uint64_t range_offset, range_len;
 
+    http_head *head;
+    void *head_arg;
     http_prepare *prepare;
     void *prepare_arg;
     http_again *again;

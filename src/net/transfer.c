@@ -117,6 +117,15 @@ static size_t on_body(char *data, size_t one, size_t len, void *arg)
     return t->failed ? 0 : len;
 }
 
+/* The end of a head; interim ones are nobody's. */
+static enum rc tell_head(struct http_try *t)
+{
+    long status = 0;
+    (void)curl_easy_getinfo(t->h, CURLINFO_RESPONSE_CODE, &status);
+    return t->r->head && status >= 200 ? t->r->head(t->r->head_arg, (unsigned)status, t->err)
+                                       : RC_OK;
+}
+
 static size_t on_header(char *line, size_t one, size_t len, void *arg)
 {
     struct http_try *t = arg;
@@ -124,6 +133,10 @@ static size_t on_header(char *line, size_t one, size_t len, void *arg)
     if (len >= 5 && strncmp(line, "HTTP/", 5) == 0) {
         buf_cut(&t->headers, 0); /* of an interim answer */
         return len;
+    }
+    if (len == 2 && memcmp(line, "\r\n", 2) == 0) {
+        t->failed = tell_head(t);
+        return t->failed ? 0 : len;
     }
     const char *colon = memchr(line, ':', len);
     if (!colon)

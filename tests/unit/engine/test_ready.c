@@ -108,7 +108,7 @@ TEST(a_good_answer_makes_ready)
         "HTTP/1.1 503 Not Yet\r\nContent-Length: 2\r\n\r\nno", "nonsense\r\n\r\n",
         "HTTP/1.1 404 Never\r\nContent-Length: 0\r\n\r\n",
         /* Far more is announced than comes. */
-        "HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\nyes", NULL};
+        "HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 99999999\r\n\r\n", NULL};
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(a);
     CLEANUP(fd_closep) int sk = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);

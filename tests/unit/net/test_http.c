@@ -418,6 +418,34 @@ static void endless_header(struct httpd_request *r)
     httpd_sendf(r, "Content-Length: 0\r\n\r\n");
 }
 
+static void breaks_after_the_head(struct httpd_request *r)
+{
+    static const char head[] = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 None\r\nA: b\r\n";
+    (void)!write(r->fd, head, strlen(head));
+    (void)!write(r->fd, "Content-Length: 9\r\n\r\n", 22);
+    httpd_reset(r);
+}
+
+static enum rc note_status(void *arg, unsigned status, struct err *err)
+{
+    *(unsigned *)arg = status;
+    return err_set(err, RC_CANCELLED, "seen");
+}
+
+TEST(a_head_is_told_before_its_body)
+{
+    struct err err = ERR_INIT;
+    unsigned status = 0;
+    CLEANUP(httpd_stopp) struct httpd *s = httpd_start(breaks_after_the_head, NULL);
+    CLEANUP(http_closep) struct http_client *c = client();
+    CLEANUP(http_response_done) struct http_response a = {0};
+    const struct http_request r = {
+        .method = "GET", .url = at(s, "/"), .head = note_status, .head_arg = &status};
+    CHECK_RC(http_do(c, &r, &a, &err), RC_CANCELLED);
+    CHECK_INT(status, 204);
+    CHECK_INT(httpd_requests(s), 1); /* what a callback refuses is not tried again */
+}
+
 TEST(a_header_is_bounded)
 {
     struct err err = ERR_INIT;
