@@ -78,7 +78,7 @@ def test_an_encrypted_program_comes_back_with_its_key_only(t):
     listed = json.loads(chrek(t, "ls", "--json").stdout)[0]
     assert listed["encrypted"] and listed["command"] == []
     assert SECRET in json.loads(chrek(t, "ls", "--json", "--key-file", key).stdout)[0]["command"]
-    with subprocess.Popen(["sleep", "1000"], env=t.env, stdin=subprocess.DEVNULL) as sleeper:
+    with subprocess.Popen(["sleep", "1000"], env=t.env, stdin=subprocess.DEVNULL, start_new_session=True) as sleeper:
         forgot = chrek(t, "checkpoint", "--replace", "--id", "enc", sleeper.pid)
         sleeper.kill()
     assert forgot.returncode == 8 and "--unencrypted" in forgot.stderr, forgot.stderr
