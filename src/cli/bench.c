@@ -30,7 +30,7 @@
 struct bench_values {
     const char *ready, *dir, *criu;
     uint64_t runs, ready_timeout;
-    bool json;
+    bool no_io_uring, json;
 };
 
 static const struct opt options[] = {
@@ -58,6 +58,10 @@ static const struct opt options[] = {
      .env = "TMPDIR",
      .help = "Where the checkpoints of the measurement lie meanwhile; its file system is part of "
              "what is measured. Default: /tmp."},
+    {.name = "no-io-uring",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct bench_values, no_io_uring),
+     .help = "Start COMMAND without io_uring, as for `chrek run`."},
     CLI_CRIU_OPTION(struct bench_values, criu),
     CLI_JSON_OPTION(struct bench_values, json),
     {.name = NULL},
@@ -229,9 +233,22 @@ static enum rc start(struct bench *b, enum way way, bool counts, struct err *err
     struct times *t = &b->times[way];
     struct registry_box box = {0};
     CLEANUP(buf_done) struct buf text = BUF_INIT;
-    const char *const cold[] = {"run",     "--detach", "--quiet", "--log", b->log,
-                                "--name",  b->name,    "--store", b->dir,  "--cold",
-                                "--ready", "never",    "--",      NULL};
+    bool no_rings = b->values->no_io_uring;
+    const char *const cold[] = {"run",
+                                "--detach",
+                                "--quiet",
+                                "--log",
+                                b->log,
+                                "--name",
+                                b->name,
+                                "--store",
+                                b->dir,
+                                "--cold",
+                                "--ready",
+                                "never",
+                                no_rings ? "--no-io-uring" : "--",
+                                no_rings ? "--" : NULL,
+                                NULL};
     const char *const warm[] = {"restore",
                                 "--detach",
                                 "--quiet",

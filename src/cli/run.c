@@ -65,8 +65,8 @@ struct run_values {
     const char *name, *id, *store, *storage, *ready, *net, *notify, *criu, *log;
     const char *format, *compression, *mode, *mode_too, *criu_log_dir;
     uint64_t ready_timeout, timeout, ghost_limit, record, every;
-    bool stop, cold, incremental, tcp_established, skip_in_flight, no_fallback, no_tty, quiet,
-        detach;
+    bool stop, cold, incremental, tcp_established, skip_in_flight, no_fallback, no_tty, no_io_uring,
+        quiet, detach;
     struct cli_keys keys;
     struct cli_cache cache;
     struct opt_list labels;
@@ -170,6 +170,11 @@ static const struct opt run_options[] = {
      .kind = OPT_FLAG,
      .offset = offsetof(struct run_values, no_tty),
      .help = "Give the command pipes even when chrek runs on a terminal."},
+    {.name = "no-io-uring",
+     .kind = OPT_FLAG,
+     .offset = offsetof(struct run_values, no_io_uring),
+     .help = "Start the command as on a kernel without io_uring, whose rings cannot be "
+             "checkpointed. Most programs take another way then; node is one of them."},
     DETACH_OPTIONS(struct run_values, detach, log),
     CLI_CRIU_OPTION(struct run_values, criu),
     CRIU_LOG_OPTION(struct run_values, criu_log_dir),
@@ -339,6 +344,7 @@ static int run_main(const struct opt_command *self, int argc, char **argv)
                              .no_fallback = v.no_fallback,
                              .private_net = v.net && strcmp(v.net, "private") == 0,
                              .no_tty = v.no_tty,
+                             .no_io_uring = v.no_io_uring,
                              .tcp_established = v.tcp_established,
                              .skip_in_flight = v.skip_in_flight,
                              .plain = plain,

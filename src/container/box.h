@@ -33,6 +33,7 @@ struct box;
 struct box_config {
     bool private_net; /* a network namespace of its own, with loopback up */
     bool host_shm;    /* keep the caller's /dev/shm instead of an empty one of the box's own */
+    bool no_io_uring; /* the application starts without it: filter_io_uring() */
     bool tty;         /* stdio is a pty of the box; `stdio` is ignored */
     int stdio[3];     /* the application's ends of our pipes, borrowed; -1 = the box's /dev/null */
     struct winsize window;

@@ -3,6 +3,7 @@
 #include "base/compiler.h"
 #include "base/sys.h"
 #include "container/box_files.h"
+#include "container/filter.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -41,6 +42,7 @@ static const char *const stage_names[BOX_STAGE_COUNT_] = {
     [BOX_STAGE_LOOPBACK] = "bring the loopback interface up",
     [BOX_STAGE_SIGNALS] = "set up signals",
     [BOX_STAGE_STDIO] = "set up standard input and output",
+    [BOX_STAGE_FILTER] = "take io_uring away",
     [BOX_STAGE_COMMAND] = "receive the command",
     [BOX_STAGE_FORK] = "fork",
     [BOX_STAGE_EXEC] = "execute",
@@ -141,9 +143,12 @@ static _Noreturn void run_command(const struct init *in, int slave, char **argv,
     (void)setsid();
     struct box_message m = {.type = BOX_FAILED, .stage = BOX_STAGE_STDIO};
     if (argv[0] && (slave < 0 || ioctl(slave, TIOCSCTTY, 0) == 0) && take_streams(in, slave) == 0) {
-        m.stage = BOX_STAGE_EXEC;
-        environ = envp;
-        (void)execvp(argv[0], argv);
+        m.stage = BOX_STAGE_FILTER;
+        if (!in->config->no_io_uring || filter_io_uring() == 0) {
+            m.stage = BOX_STAGE_EXEC;
+            environ = envp;
+            (void)execvp(argv[0], argv);
+        }
     }
     m.value = errno;
     (void)!write(report, &m, sizeof(m));

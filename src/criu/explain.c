@@ -34,11 +34,12 @@ struct pattern {
 
 static const struct pattern patterns[] = {
     {"io_uring", RC_UNSUPPORTED, "the program uses io_uring, which cannot be saved",
-     "switch it off: UV_USE_IO_URING=0 for node, sysctl kernel.io_uring_disabled=2, or a seccomp "
-     "profile that blocks it"},
+     "start it with `chrek run --no-io-uring`, or in a container whose seccomp profile refuses "
+     "io_uring"},
     {"send_fds failed", RC_UNSUPPORTED,
      "a descriptor cannot be handed to CRIU, usually an io_uring ring",
-     "switch io_uring off: UV_USE_IO_URING=0 for node, or sysctl kernel.io_uring_disabled=2"},
+     "start it with `chrek run --no-io-uring`, or in a container whose seccomp profile refuses "
+     "io_uring"},
     {"is outside of its pid namespace", RC_UNSUPPORTED,
      "the program belongs to a session that began outside its PID namespace",
      "start it in a session of its own: setsid PROGRAM, or `chrek run`"},

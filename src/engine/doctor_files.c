@@ -144,9 +144,7 @@ static void check_object(const struct doctor_case *c, const struct fdinfo *f)
         enum fd_kind kind;
         const char *id, *why, *remedy;
     } objects[] = {
-        {FD_IO_URING, "io-uring", "an io_uring ring cannot be saved",
-         "Switch it off: UV_USE_IO_URING=0 for node, sysctl kernel.io_uring_disabled=2 for the "
-         "machine, or a seccomp profile that blocks it."},
+        {FD_IO_URING, "io-uring", "an io_uring ring cannot be saved", DOCTOR_NO_IO_URING},
         {FD_SECRET, "memfd-secret", "nobody but the process itself can read that memory, nor CRIU",
          "Tell the program not to use memfd_secret(), or start it where secretmem.enable=0 is set "
          "on the kernel's command line."},

@@ -8,6 +8,11 @@
 #include "container/task.h"
 #include "engine/doctor.h"
 
+/* The way round, for a ring that is open or mapped. */
+#define DOCTOR_NO_IO_URING                                                                         \
+    "Start it with `chrek run --no-io-uring`, in a container with a seccomp profile that refuses " \
+    "io_uring, or after sysctl kernel.io_uring_disabled=2."
+
 /* Add a finding, or count it when this process has one of that id already.
  * why, remedy  borrowed, copied; `why` NULL for DOCTOR_OK, `remedy` may be NULL */
 void doctor_add(struct doctor_report *r, enum doctor_level level, const char *id, pid_t pid,

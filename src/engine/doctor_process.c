@@ -311,9 +311,7 @@ static bool is_gpu(const char *name)
 static void check_unsavable(const struct doctor_case *c, const struct map *m)
 {
     if (strstr(m->name, "anon_inode:[io_uring]"))
-        fail(c, "io-uring", "an io_uring ring cannot be saved",
-             "Switch it off: UV_USE_IO_URING=0 for node, sysctl kernel.io_uring_disabled=2 for the "
-             "machine, or a seccomp profile that blocks it.",
+        fail(c, "io-uring", "an io_uring ring cannot be saved", DOCTOR_NO_IO_URING,
              "uses io_uring (a mapped ring)");
     else if (starts(m->name, "/secretmem"))
         fail(c, "memfd-secret", "nobody but the process itself can read that memory, nor CRIU",

@@ -436,7 +436,8 @@ static enum rc start_cold(struct life *l, bool *out_exec, struct err *err)
 {
     bool pty = !l->o->no_tty && supervise_on_terminal();
     l->restored = false;
-    struct box_config config = {.private_net = l->o->private_net, .tty = pty};
+    struct box_config config = {
+        .private_net = l->o->private_net, .no_io_uring = l->o->no_io_uring, .tty = pty};
     enum rc rc = make_box(l, config, err);
     if (!rc)
         rc = write_first_identity(l, err);

@@ -29,7 +29,8 @@ struct life_options {
                           when ready.  Also of a restored program, once its memory is all there */
     bool no_fallback;  /* a failed restore is a failure */
     bool private_net;
-    bool no_tty; /* pipes even on a terminal */
+    bool no_tty;      /* pipes even on a terminal */
+    bool no_io_uring; /* of a cold start; a restored program has what it had */
     bool tcp_established;
     bool skip_in_flight;       /* of the checkpoint */
     bool plain;                /* page images as files; else packed memory */

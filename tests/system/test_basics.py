@@ -365,11 +365,41 @@ def test_undumpable_is_left_running(t):
     if p.poll() is not None:
         return  # this kernel has io_uring switched off: nothing to refuse
     done = t.chrek("checkpoint", "c", check=False)
-    assert done.returncode == 5 and "io_uring" in done.stderr, done
+    assert done.returncode == 5 and "run --no-io-uring" in done.stderr, done
     seen = len(ticks(p))
     wait_for("life", lambda: len(ticks(p)) > seen + 3)
     assert not any(t.store.glob("c*"))
     t.stop(p)
+
+
+RINGS = """
+import ctypes, errno, os, time
+l = ctypes.CDLL(None, use_errno=True)
+who = 'parent' if os.fork() else 'child'
+while True:
+    ring = l.syscall(425, 8, ctypes.create_string_buffer(256))
+    print(who, 'ring' if ring >= 0 else errno.errorcode[ctypes.get_errno()], flush=True)
+    time.sleep(0.05)
+"""
+
+
+def test_without_io_uring(t):
+    """run --no-io-uring: there is none for the program and its children, in every life."""
+    def expect_none(p):
+        wait_for("both", lambda: "parent" in p.text() and "child" in p.text() or p.poll() is not None)
+        assert p.poll() is None, p.text()
+        said = re.findall(r"^(?:parent|child) (.*)\n", p.text(), re.M)
+        assert set(said) == {"ENOSYS"}, said
+        wait_for("more", lambda n=len(p.text()): len(p.text()) > n + 60)
+
+    p = t.run_until_saved("c", "after:0.5", "python3", "-c", RINGS, options=["--no-io-uring"])
+    expect_none(p)
+    t.stop(p)
+    for mode in ("full", "lazy", "workingset"):
+        again = t.start("restore", "--mode", mode, "c")
+        expect_none(again)
+        t.chrek("checkpoint", "c", "--id", f"after-{mode}")
+        t.stop(again)
 
 
 def test_a_user_namespace_is_refused(t):

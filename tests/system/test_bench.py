@@ -18,6 +18,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
+NO_RINGS = """
+import ctypes
+assert ctypes.CDLL(None).syscall(425, 8, ctypes.create_string_buffer(256)) < 0
+"""
 
 
 def test_bench(t):
@@ -35,7 +39,8 @@ def test_bench(t):
     assert result["starts"]["cold"]["ready_ns"] > 500_000_000
     for kind in ("plain", "packed"):
         assert result["checkpoints"][kind]["memory_bytes"] > 1 << 20, result
-    said = t.chrek(*command, "--runs", 1, *run, timeout=120).stdout
+    no_rings = ("python3", "-c", NO_RINGS + SERVER, port)
+    said = t.chrek(*command, "--runs", 1, "--no-io-uring", "--", *no_rings, timeout=120).stdout
     for word in ("cold start", "plain CRIU", "full", "lazy", "workingset", "SOONER"):
         assert word in said, said
     assert os.listdir(place) == []

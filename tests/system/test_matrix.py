@@ -46,10 +46,8 @@ def get(pid, path):
 class Http:
     """A service that counts requests and has a checksum of its memory."""
 
-    options = ("--net", "private")
-
-    def __init__(self, *argv, env=None):
-        self.argv, self.env = argv, env or {}
+    def __init__(self, *argv, options=()):
+        self.argv, self.options = argv, ("--net", "private", *options)
 
     def command(self, _):
         return self.argv
@@ -62,7 +60,6 @@ class Database:
     """redis-server with keys; a client is connected when it is saved."""
 
     options = ("--net", "private")
-    env = {}
     client = None
 
     def command(self, t):
@@ -88,8 +85,6 @@ class Database:
 
 class Printing:
     """A program that tells its state in its output, again and again."""
-
-    env = {}
 
     def __init__(self, command, pattern, options=()):
         self.make, self.pattern, self.options = command, pattern, options
@@ -137,7 +132,6 @@ def matrix(t, workload, beside=True):
     beside: two copies can live at once; False: they share a lock, and the second one is refused."""
     data = t.dir / "data"
     data.write_text("needed")
-    t.env.update(workload.env)
     original = t.start("run", "--name", "w", "--ready", "never", *workload.options, "--", *KEEP_OPEN,
                        data, *workload.command(t))
     box = began(t, original, "w")
@@ -171,7 +165,7 @@ def test_python(t):
 def test_node(t):
     """node, in every situation."""
     matrix(t, Http(program("node", "nodejs"), WORKLOADS / "service.js", PORT,
-                   env={"UV_USE_IO_URING": "0"}))
+                   options=["--no-io-uring"]))
 
 
 def test_jvm(t):

@@ -37,11 +37,11 @@ def gone(port):
         return s.connect_ex(("127.0.0.1", port)) != 0
 
 
-def web(t, argv, name="web", env=None):
+def web(t, argv, name="web", options=()):
     """An HTTP service: requests are counted on through checkpoint and restores."""
     port = free_port()
     p = t.run_until_saved(name, f"http:{port}/", *[str(a).replace("PORT", str(port)) for a in argv],
-                          env=env or t.env, options=["--stop"])
+                          options=["--stop", *options])
     assert p.wait(60) == 0, p.text()
     wait_for("the port to be free", lambda: gone(port))
     return port
@@ -67,8 +67,7 @@ def test_python_service(t):
 def test_node(t):
     """A node service."""
     node = program("node", "nodejs")
-    env = dict(t.env, UV_USE_IO_URING="0")
-    port = web(t, [node, WORKLOADS / "service.js", "PORT"], env=env)
+    port = web(t, [node, WORKLOADS / "service.js", "PORT"], options=["--no-io-uring"])
     seen = set()
     for _ in range(2):
         with restored(t, "web", lambda: http_or_none(port)):
