@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,6 +20,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#define BOX_REAP_MS 2000 /* for those to whom the end of a process in the box is told */
 
 struct box {
     pid_t init; /* 0 once reaped */
@@ -232,13 +235,40 @@ void box_kill(struct box *b)
     (void)kill(b->init, SIGKILL);
 }
 
+/* Whether nothing in the box can ever run again: all that is left of it waits to be reaped. */
+static bool nothing_runs(const struct box *b)
+{
+    CLEANUP(mem_freep) struct proc_facts *list = NULL;
+    size_t n = 0;
+    if (proc_in_namespace(b->init, &list, &n, NULL))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (list[i].pid != b->init && list[i].state != 'Z' && list[i].state != 'X')
+            return false;
+    return true;
+}
+
+/* The kernel ends a PID namespace's first process only when all others are reaped, and a process
+ * that somebody put into the box from outside (the CRIU of a checkpoint that was killed since) is
+ * reaped outside: by PID 1 of a container perhaps, which often does not reap at all. */
+static bool left_to_others(const struct box *b)
+{
+    CLEANUP(fd_closep) int handle = (int)syscall(SYS_pidfd_open, b->init, 0);
+    struct pollfd end = {handle, POLLIN, 0};
+    while (handle >= 0 && poll(&end, 1, BOX_REAP_MS) == 0)
+        if (nothing_runs(b))
+            return true;
+    return false;
+}
+
 void box_reap(struct box *b)
 {
     if (!b->init)
         return;
     (void)kill(b->init, SIGKILL);
-    while (waitpid(b->init, NULL, 0) < 0 && errno == EINTR)
-        continue;
+    if (!left_to_others(b))
+        while (waitpid(b->init, NULL, 0) < 0 && errno == EINTR)
+            continue;
     b->init = 0;
 }
 

@@ -91,10 +91,11 @@ enum rc box_open_dir(const struct box *b, const char *path, int *out_fd, struct 
  * to reap. */
 void box_kill(struct box *b);
 
-/* End everything in the box at once and wait until it is gone; the object stays. */
+/* End everything in the box at once and wait until it is gone; the object stays.  Not waited for is
+ * what others have put into the box and do not reap: nothing of it runs any more. */
 void box_reap(struct box *b);
 
-/* End everything in the box at once and wait until it is gone.  NULL is fine. */
+/* box_reap(), and the object goes.  NULL is fine. */
 void box_free(struct box *b);
 /* For CLEANUP(). */
 void box_freep(struct box **b);

@@ -3,6 +3,7 @@
 #include "harness/test.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -144,6 +145,39 @@ TEST(a_tree_that_was_adopted_late_is_not_missed)
     CHECK_OK(box_adopt(b, 12345, &err)); /* never seen: then the box just waits */
     CHECK(kill(box_init_pid(b), SIGKILL) == 0);
     CHECK_RC(box_wait(b, &status, &err), RC_CANCELLED);
+}
+
+/* Puts a process into the box and never reaps it, as PID 1 of many a container. */
+static _Noreturn void careless(const struct box *b, int told)
+{
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/proc/%d/ns/pid", (int)box_init_pid(b));
+    int ns = open(path, O_RDONLY | O_CLOEXEC);
+    if (ns < 0 || setns(ns, CLONE_NEWPID) < 0)
+        _exit(1);
+    pid_t guest = fork();
+    if (guest == 0)
+        for (;;)
+            (void)pause();
+    (void)!write(told, "x", 1);
+    for (;;)
+        (void)pause();
+}
+
+TEST(a_guest_that_nobody_reaps_does_not_hold_the_box)
+{
+    CLEANUP(box_freep) struct box *b = make(-1);
+    int told[2];
+    CHECK(pipe2(told, O_CLOEXEC) == 0);
+    pid_t host = fork();
+    if (host == 0)
+        careless(b, told[1]);
+    (void)close(told[1]);
+    char c;
+    CHECK(read(told[0], &c, 1) == 1);
+    (void)close(told[0]);
+    box_reap(b); /* must come back */
+    CHECK(kill(host, SIGKILL) == 0 && waitpid(host, NULL, 0) == host);
 }
 
 TEST(directories_of_the_box_can_be_opened)
