@@ -105,6 +105,23 @@ enum rc sys_write_all(int fd, const void *data, size_t len, struct err *err)
     return RC_OK;
 }
 
+enum rc sys_pwrite_all(int fd, const void *data, size_t len, uint64_t offset, struct err *err)
+{
+    const uint8_t *p = data;
+    while (len > 0) {
+        ssize_t n = fault_here() ? -1 : pwrite(fd, p, len, (off_t)offset);
+        if (n < 0) {
+            if (errno == EINTR)
+                continue;
+            return err_sys(err, "write");
+        }
+        p += n;
+        offset += (uint64_t)n;
+        len -= (size_t)n;
+    }
+    return RC_OK;
+}
+
 enum rc sys_read_full(int fd, void *data, size_t cap, size_t *out_len, struct err *err)
 {
     uint8_t *p = data;

@@ -28,6 +28,8 @@ int sys_unlinkat(int dirfd, const char *path, int flags);
 
 /* Write all `len` bytes or fail. */
 enum rc sys_write_all(int fd, const void *data, size_t len, struct err *err);
+/* The same at an offset. */
+enum rc sys_pwrite_all(int fd, const void *data, size_t len, uint64_t offset, struct err *err);
 /* Read until `cap` bytes or end of file; sets *out_len. */
 enum rc sys_read_full(int fd, void *data, size_t cap, size_t *out_len, struct err *err);
 

@@ -26,6 +26,33 @@ void digest_of(const void *data, size_t len, struct digest *out)
     blake3_hasher_finalize(&h, out->bytes, DIGEST_LEN);
 }
 
+struct digest_sum {
+    blake3_hasher hasher;
+};
+
+struct digest_sum *digest_sum_new(void)
+{
+    struct digest_sum *s = mem_alloc(sizeof(*s));
+    blake3_hasher_init(&s->hasher);
+    return s;
+}
+
+void digest_sum_add(struct digest_sum *s, const void *data, size_t len)
+{
+    blake3_hasher_update(&s->hasher, data, len);
+}
+
+void digest_sum_take(struct digest_sum *s, struct digest *out)
+{
+    blake3_hasher_finalize(&s->hasher, out->bytes, DIGEST_LEN);
+    blake3_hasher_reset(&s->hasher);
+}
+
+void digest_sum_freep(struct digest_sum **p)
+{
+    free(STEAL(*p));
+}
+
 bool digest_equal(const struct digest *a, const struct digest *b)
 {
     return memcmp(a->bytes, b->bytes, DIGEST_LEN) == 0;
@@ -154,15 +181,15 @@ static uint64_t segments_of(uint64_t length)
     return length / DIGEST_SEGMENT + (length % DIGEST_SEGMENT != 0);
 }
 
-static void combine(const struct work *w, struct digest *out)
+void digest_of_segments(const struct digest *segments, uint64_t len, struct digest *out)
 {
     blake3_hasher h;
     blake3_hasher_init(&h);
     uint8_t length[8];
     for (int i = 0; i < 8; i++)
-        length[i] = (uint8_t)(w->length >> (8 * i));
-    if (w->digests)
-        blake3_hasher_update(&h, w->digests, segments_of(w->length) * sizeof(*w->digests));
+        length[i] = (uint8_t)(len >> (8 * i));
+    if (len)
+        blake3_hasher_update(&h, segments, segments_of(len) * sizeof(*segments));
     blake3_hasher_update(&h, length, sizeof(length));
     blake3_hasher_finalize(&h, out->bytes, DIGEST_LEN);
 }
@@ -213,7 +240,7 @@ enum rc digest_follow_finish(struct digest_follow *f, uint64_t *out_len, struct 
         errno = failed;
         rc = err_sys(err, "read");
     } else {
-        combine(w, out);
+        digest_of_segments(w->digests, w->length, out);
         *out_len = w->length;
     }
     free(w->digests);
@@ -246,7 +273,7 @@ enum rc digest_file(int fd, unsigned threads, uint64_t *done, uint64_t *out_len,
         (void)pthread_join(extra[i], NULL);
     int failed = atomic_load(&w.failed);
     if (!failed) {
-        combine(&w, out);
+        digest_of_segments(w.digests, w.length, out);
         *out_len = w.length;
     }
     free(w.digests);
@@ -265,6 +292,6 @@ void digest_file_bytes(const void *data, size_t len, struct digest *out)
         digest_of((const uint8_t *)data + at, rest < DIGEST_SEGMENT ? rest : DIGEST_SEGMENT,
                   &w.digests[i]);
     }
-    combine(&w, out);
+    digest_of_segments(w.digests, len, out);
     free(w.digests);
 }

@@ -34,6 +34,16 @@ enum rc digest_parse(const char *text, size_t len, struct digest *out, struct er
 enum rc digest_file(int fd, unsigned threads, uint64_t *done, uint64_t *out_len, struct digest *out,
                     struct err *err);
 
+/* The digest of bytes that come in parts. */
+struct digest_sum;
+struct digest_sum *digest_sum_new(void);
+void digest_sum_add(struct digest_sum *s, const void *data, size_t len);
+/* Of all since the last of these calls. */
+void digest_sum_take(struct digest_sum *s, struct digest *out);
+void digest_sum_freep(struct digest_sum **p);
+
+/* The digest of a file from those of its segments, in order. */
+void digest_of_segments(const struct digest *segments, uint64_t len, struct digest *out);
 /* The digest that a file of these bytes has. */
 void digest_file_bytes(const void *data, size_t len, struct digest *out);
 

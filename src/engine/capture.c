@@ -10,7 +10,9 @@
 #include "criu/pagemap.h"
 #include "criu/session.h"
 #include "engine/copier.h"
+#include "engine/page_image.h"
 #include "engine/precopy.h"
+#include "engine/watch.h"
 #include "store/page_writer.h"
 #include "store/recent.h"
 
@@ -34,14 +36,16 @@ enum mode { MODE_HIDE, MODE_LAZY, MODE_IMAGES };
 
 struct capture {
     enum mode mode;
-    bool outside;
-    int staging;
+    bool outside, plain;
+    struct store_staging *into; /* borrowed */
+    int staging;                /* its directory */
     struct store_hold *hold;
-    int file;      /* a memory file: what was hidden, or CRIU's configuration */
-    int socket[2]; /* lazy: CRIU's end, and ours */
-    char text[64]; /* of the environment, or the path of the configuration */
-    struct page_writer *writer;
+    int file;                   /* a memory file: what was hidden, or CRIU's configuration */
+    int socket[2];              /* lazy: CRIU's end, and ours */
+    char text[64];              /* of the environment, or the path of the configuration */
+    struct page_writer *writer; /* NULL: plain */
     bool hold_pages;
+    uint64_t counter;        /* plain: bytes written; atomic */
     struct precopy *precopy; /* what was read ahead; NULL = nothing */
     struct cr_pagemaps maps; /* after copying */
 };
@@ -80,30 +84,25 @@ static uint64_t buffer_size(const struct capture_options *o)
     return want < budget ? want : budget;
 }
 
-enum rc capture_open(const struct capture_options *o, struct capture **out, struct err *err)
+bool capture_can_write_images(const char *criu)
 {
-    CLEANUP(capture_freep) struct capture *c = mem_zalloc(sizeof(*c));
-    *c = (struct capture){.mode = choose_mode(o),
-                          .outside = o->outside,
-                          .staging = o->staging,
-                          .file = -1,
-                          .socket = {-1, -1}};
+    return cr_can_hide(criu) && pages_can_scan();
+}
+
+/* Ready to name, compress and keep pages. */
+static enum rc open_writer(struct capture *c, const struct capture_options *o, struct err *err)
+{
     struct page_writer_options w = {.backend = store_backend(o->store),
                                     .codec = o->codec,
-                                    .domain = o->domain,
-                                    .alone = o->alone,
+                                    .domain = store_staging_domain(o->into),
+                                    .alone = store_staging_is_alone(o->into),
                                     .threads = copier_threads(),
                                     .buffer_bytes = buffer_size(o),
                                     .expect_pages = o->rss_bytes / MEMORY_PAGE};
     char **prefer = NULL;
     enum rc rc = store_hold_packs(o->store, false, &c->hold, err);
-    if (rc)
-        return rc;
-    c->file = memfd_create("chrek-capture", MFD_CLOEXEC);
-    if (c->file < 0 ||
-        (c->mode == MODE_LAZY && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, c->socket) < 0))
-        return err_sys(err, "make descriptors for CRIU");
-    rc = store_recent_packs(o->store, o->name, &prefer, &w.n_prefer, err);
+    if (!rc)
+        rc = store_recent_packs(o->store, o->name, &prefer, &w.n_prefer, err);
     w.prefer = prefer;
     if (!rc)
         rc = page_writer_open(&w, &c->writer, err);
@@ -112,8 +111,27 @@ enum rc capture_open(const struct capture_options *o, struct capture **out, stru
         return rc;
     c->hold_pages = o->hold;
     page_writer_hold(c->writer, o->hold);
-    *out = STEAL(c);
     return RC_OK;
+}
+
+enum rc capture_open(const struct capture_options *o, struct capture **out, struct err *err)
+{
+    CLEANUP(capture_freep) struct capture *c = mem_zalloc(sizeof(*c));
+    *c = (struct capture){.mode = o->plain ? MODE_HIDE : choose_mode(o),
+                          .outside = o->outside,
+                          .plain = o->plain,
+                          .into = o->into,
+                          .staging = store_staging_fd(o->into),
+                          .file = -1,
+                          .socket = {-1, -1}};
+    c->file = memfd_create("chrek-capture", MFD_CLOEXEC);
+    if (c->file < 0 ||
+        (c->mode == MODE_LAZY && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, c->socket) < 0))
+        return err_sys(err, "make descriptors for CRIU");
+    enum rc rc = o->plain ? RC_OK : open_writer(c, o, err);
+    if (!rc)
+        *out = STEAL(c);
+    return rc;
 }
 
 enum rc capture_launch(struct capture *c, size_t first, struct capture_launch *out, struct err *err)
@@ -142,7 +160,7 @@ enum rc capture_launch(struct capture *c, size_t first, struct capture_launch *o
 
 const uint64_t *capture_counter(const struct capture *c)
 {
-    return page_writer_counter(c->writer);
+    return c->writer ? page_writer_counter(c->writer) : &c->counter;
 }
 
 /* ---- copying ---- */
@@ -194,6 +212,25 @@ static enum rc plan(struct copier *c, struct capture *capture, const struct cr_p
     for (size_t i = 0; !rc && i < map->n_runs; i++)
         if (!(map->runs[i].flags & CR_RUN_PRESENT))
             plan_run(c, capture->writer, known, pid, &map->runs[i], in);
+    return rc;
+}
+
+/* What CRIU has written of a process and what it was kept from, in one page image. */
+static enum rc write_image(struct capture *c, const struct cr_pagemap *map, pid_t pid,
+                           struct err *err)
+{
+    CLEANUP(page_image_done) struct page_image image = {0};
+    char name[40];
+    struct digest digest;
+    (void)snprintf(name, sizeof(name), "pages-%" PRIu32 ".img", map->pages_id);
+    for (size_t i = 0; i < map->n_runs; i++) {
+        const struct cr_run *r = &map->runs[i];
+        bool present = r->flags & CR_RUN_PRESENT;
+        page_image_add(&image, present ? 0 : pid, present ? r->at * CR_PAGE : r->address, r->pages);
+    }
+    enum rc rc = page_image_write(&image, c->staging, name, &c->counter, &digest, err);
+    if (!rc)
+        store_staging_digest(c->into, name, image.pages * CR_PAGE, &digest);
     return rc;
 }
 
@@ -291,7 +328,8 @@ static enum rc plan_all(struct copier *c, struct capture *capture, pid_t in_name
         if (map->absent && (!pid || !map->pid))
             rc = err_set(err, RC_NOT_FOUND, "process %u of the tree is not to be found", map->pid);
         else if (map->absent)
-            rc = plan(c, capture, map, pid, err);
+            rc = capture->plain ? write_image(capture, map, pid, err)
+                                : plan(c, capture, map, pid, err);
     }
     return rc;
 }
@@ -299,8 +337,10 @@ static enum rc plan_all(struct copier *c, struct capture *capture, pid_t in_name
 enum rc capture_copy(struct capture *capture, pid_t in_namespace, struct err *err)
 {
     CLEANUP(copier_done) struct copier c = {0};
+    if (capture->plain)
+        store_staging_settled(capture->into);
     enum rc rc = plan_all(&c, capture, in_namespace, err);
-    if (!rc)
+    if (!rc && !capture->plain)
         rc = copier_run(&c, capture->writer, false, err);
     return rc ? err_ctx(err, rc, "copy memory") : RC_OK;
 }
@@ -342,11 +382,27 @@ static enum rc pack_images(struct capture *c, struct err *err)
     return rc;
 }
 
+/* What CRIU says of pages that are in the image: whether they may also be loaded later. */
+static uint32_t present_flags(const struct cr_pagemap *map, const struct cr_run *r)
+{
+    uint64_t end = r->address + r->pages * CR_PAGE;
+    for (uint64_t at = r->address; at < end;) {
+        const struct cr_mapping *m = cr_mapping_of(map, at);
+        if (!m || m->flags & (MAP_LOCKED | MAP_HUGETLB))
+            return CR_RUN_PRESENT;
+        at = m->end;
+    }
+    return CR_RUN_PRESENT | CR_RUN_LAZY;
+}
+
 /* CRIU's page maps do not have what was hidden from it. */
 static enum rc save_pagemaps(const struct capture *c, struct err *err)
 {
     for (size_t i = 0; c->mode == MODE_HIDE && i < c->maps.n; i++) {
         const struct cr_pagemap *m = &c->maps.list[i];
+        for (size_t k = 0; c->plain && m->absent && k < m->n_runs; k++)
+            if (!(m->runs[k].flags & CR_RUN_PRESENT))
+                m->runs[k].flags = present_flags(m, &m->runs[k]);
         enum rc rc =
             m->absent ? cr_pagemap_save(c->staging, m->name, m->pages_id, m->runs, m->n_runs, err)
                       : RC_OK;
@@ -361,10 +417,13 @@ enum rc capture_store(struct capture *c, struct metadata *meta, struct err *err)
     CLEANUP(memory_done) struct memory m = {0};
     CLEANUP(buf_done) struct buf text = {.max = MEMORY_MAX};
     struct page_writer_totals t;
-    page_writer_hold(c->writer, false);
     enum rc rc = save_pagemaps(c, err);
-    if (!rc)
-        rc = pack_images(c, err);
+    if (rc || c->plain) {
+        meta->pages_bytes = watch_pages_bytes(c->staging);
+        return rc;
+    }
+    page_writer_hold(c->writer, false);
+    rc = pack_images(c, err);
     if (!rc)
         rc = page_writer_finish(c->writer, &m, &t, err);
     if (rc)

@@ -1,15 +1,18 @@
-/* Memory into the store while CRIU dumps.
+/* Memory into a checkpoint while CRIU dumps: into packs, or into page images as CRIU makes them.
  *
  * CRIU moves memory page by page, in one thread, with the tree frozen.  So it is kept from most of
  * it, and at its post-dump notification, with the tree still frozen, we copy that ourselves, with
- * several threads and process_vm_readv(), into buffers; packing begins when the tree runs again, or
- * at once when buffers are short.  What CRIU has written as page images follows when there is time.
+ * several threads and process_vm_readv(): into buffers, and packing begins when the tree runs
+ * again, or at once when buffers are short; or into the page image that CRIU would have written,
+ * with its digest (engine/page_image.h).  To packs, what CRIU has written as page images follows
+ * when there is time.
  *
  * How CRIU is kept from it, the first that can be had:
  *   hide    it does not see these pages at all (criu/hidden.h)
  *   lazy    it is told that they will be loaded lazily; it maps each page into a pipe, and would
  *           serve them over a socket afterwards, which we close
  *   images  not at all: it writes page images, which are packed like all others
+ * For page images it is hidden, or CRIU writes them as ever (capture_can_write_images()).
  *
  * In the first of these most of it can be read before, while the tree runs (capture_ahead()).
  *
@@ -26,17 +29,19 @@ struct capture;
 
 struct capture_options {
     struct store *store;
-    const char *criu;      /* path of the program */
-    int staging;           /* the images directory, borrowed */
-    const char *name;      /* of the box, whose earlier checkpoints have most of it; or NULL */
-    bool outside;          /* CRIU is not in the tree's PID namespace */
-    bool hold;             /* the tree waits for the copying alone, not for the storing */
-    uint64_t rss_bytes;    /* of the tree */
-    uint64_t budget_bytes; /* of memory for copies; 0 = a quarter of what is free */
+    const char *criu;           /* path of the program */
+    struct store_staging *into; /* must outlive the capture */
+    bool plain;                 /* page images, no packs */
+    const char *name;           /* of the box, whose earlier checkpoints have most of it; or NULL */
+    bool outside;               /* CRIU is not in the tree's PID namespace */
+    bool hold;                  /* the tree waits for the copying alone, not for the storing */
+    uint64_t rss_bytes;         /* of the tree */
+    uint64_t budget_bytes;      /* of memory for copies; 0 = a quarter of what is free */
     enum compress_codec codec;
-    const struct domain *domain; /* see store_staging_domain() */
-    bool alone;                  /* see store_staging_is_alone() */
 };
+
+/* Whether there can be a capture for a plain checkpoint; else CRIU writes all of it. */
+bool capture_can_write_images(const char *criu);
 
 /* Get ready, before anything is frozen.  out: the caller's, capture_freep(). */
 enum rc capture_open(const struct capture_options *o, struct capture **out, struct err *err);
@@ -71,10 +76,9 @@ enum rc capture_copy(struct capture *c, pid_t in_namespace, struct err *err);
 /* The tree runs again, or is no more: nothing has to be watched. */
 void capture_thawed(struct capture *c);
 
-/* Store the rest, write MEMORY_NAME and the page maps into the staging directory, and fill the
- * metadata's memory.
- * Page images in the staging directory are packed and removed.  The packs stay until
- * capture_freep(), which must come after the commit. */
+/* Store the rest, write MEMORY_NAME (unless plain) and the page maps into the staging directory,
+ * and fill the metadata's memory. Packed: page images in the staging directory are packed and
+ * removed.  The packs stay until capture_freep(), which must come after the commit. */
 enum rc capture_store(struct capture *c, struct metadata *meta, struct err *err);
 
 void capture_freep(struct capture **p);

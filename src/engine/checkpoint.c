@@ -58,7 +58,7 @@ struct checkpoint {
     struct metadata meta;
     struct join join;
     struct store_staging *staging;
-    struct capture *capture; /* NULL: plain format */
+    struct capture *capture; /* NULL: plain format, and CRIU writes all of it */
     struct cr_session *session;
     struct capture_launch capture_launch;
     char **external; /* of a container */
@@ -318,21 +318,20 @@ static enum rc stage(void *ctx, uint64_t deadline, struct err *err)
         rc = err_set(err, RC_INVALID,
                      "a plain checkpoint is written while the program stands still: leave out "
                      "--format plain, or --early and --incremental");
-    if (!rc && c->req->plain)
+    if (!rc && c->req->plain) /* shared memory, and what small mappings hold, is CRIU's to write */
         store_staging_follow(c->staging);
-    if (rc || c->req->plain)
+    if (rc || (c->req->plain && !capture_can_write_images(c->engine->criu)))
         return rc;
     c->early = may_end_early(c);
     struct capture_options o = {.store = c->req->store,
                                 .outside = c->req->container != NULL,
                                 .criu = c->engine->criu,
-                                .staging = store_staging_fd(c->staging),
+                                .into = c->staging,
+                                .plain = c->req->plain,
                                 .name = c->req->name,
                                 .hold = !c->req->stop || c->early,
                                 .rss_bytes = c->rss_bytes,
-                                .codec = c->req->codec,
-                                .domain = store_staging_domain(c->staging),
-                                .alone = store_staging_is_alone(c->staging)};
+                                .codec = c->req->codec};
     return capture_open(&o, &c->capture, err);
 }
 

@@ -59,24 +59,36 @@ void copier_add(struct copier *c, pid_t pid, uint64_t address, uint64_t pages,
 }
 
 /* Memory that the process itself may not read is read through its file in /proc. */
-static enum rc read_forced(const struct copier_piece *p, uint8_t *to, struct err *err)
+static enum rc read_forced(pid_t pid, uint64_t address, uint8_t *to, size_t len, struct err *err)
 {
     char path[40];
-    size_t want = p->n * MEMORY_PAGE, got = 0;
-    (void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)p->pid);
+    (void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
     CLEANUP(fd_closep) int fd = sys_openat(AT_FDCWD, path, O_RDONLY, 0);
     if (fd < 0)
         return err_sys(err, "open '%s'", path);
-    while (got < want) {
-        ssize_t n = pread(fd, to + got, want - got, (off_t)(p->address + got));
+    for (size_t got = 0; got < len;) {
+        ssize_t n = pread(fd, to + got, len - got, (off_t)(address + got));
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return err_sys(err, "read memory of process %d at %#jx", (int)p->pid,
-                           (uintmax_t)(p->address + got));
+            return err_sys(err, "read memory of process %d at %#jx", (int)pid,
+                           (uintmax_t)(address + got));
         got += (size_t)n;
     }
     return RC_OK;
+}
+
+static bool read_directly(pid_t pid, uint64_t address, void *to, size_t len)
+{
+    struct iovec there = {to, len};
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): an address of another process
+    struct iovec from = {(void *)(uintptr_t)address, len};
+    return process_vm_readv(pid, &there, 1, &from, 1, 0) == (ssize_t)len;
+}
+
+enum rc copier_read(pid_t pid, uint64_t address, void *to, size_t len, struct err *err)
+{
+    return read_directly(pid, address, to, len) ? RC_OK : read_forced(pid, address, to, len, err);
 }
 
 static enum rc copy(const struct run *r, struct copier_piece *p, struct err *err)
@@ -84,13 +96,12 @@ static enum rc copy(const struct run *r, struct copier_piece *p, struct err *err
     struct page_block *b = page_writer_take(r->writer, err);
     if (!b)
         return err->rc ? err->rc : RC_IO;
-    struct iovec to = {page_block_data(b), p->n * MEMORY_PAGE};
-    // NOLINTNEXTLINE(performance-no-int-to-ptr): an address of another process
-    struct iovec from = {(void *)(uintptr_t)p->address, p->n * MEMORY_PAGE};
+    void *to = page_block_data(b);
+    size_t len = p->n * MEMORY_PAGE;
     enum rc rc = RC_OK;
-    p->lost = process_vm_readv(p->pid, &to, 1, &from, 1, 0) != (ssize_t)to.iov_len;
+    p->lost = !read_directly(p->pid, p->address, to, len);
     if (p->lost && !r->lenient) {
-        rc = read_forced(p, to.iov_base, err);
+        rc = read_forced(p->pid, p->address, to, len, err);
         p->lost = rc != RC_OK;
     }
     page_writer_give(r->writer, b, p->input, p->first, p->lost ? 0 : p->n);

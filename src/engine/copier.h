@@ -28,6 +28,10 @@ struct copier {
 void copier_add(struct copier *c, pid_t pid, uint64_t address, uint64_t pages,
                 struct page_input *input, uint64_t first);
 
+/* Read memory of a process that stands still, also what it may not read itself.
+ * errors  RC_NOT_FOUND, RC_DENIED, RC_IO */
+enum rc copier_read(pid_t pid, uint64_t address, void *to, size_t len, struct err *err);
+
 /* Threads that are of use on this machine. */
 unsigned copier_threads(void);
 

@@ -35,6 +35,13 @@ struct followed {
     struct digest_follow *digest;
 };
 
+/* A file whose digest is known. */
+struct told {
+    char *name;
+    uint64_t len;
+    struct digest digest;
+};
+
 struct store_staging {
     struct store *store; /* borrowed */
     char *id, *name;     /* name: of the staging directory */
@@ -49,6 +56,9 @@ struct store_staging {
     _Atomic bool stop;
     struct followed followed[FOLLOW_MAX]; /* the watcher's until it is joined */
     size_t n_followed;
+
+    struct told *told;
+    size_t n_told;
 };
 
 static bool exists(const struct store *s, const char *id)
@@ -218,6 +228,30 @@ static void stop_watching(struct store_staging *g)
     g->following = false;
 }
 
+void store_staging_settled(struct store_staging *g)
+{
+    stop_watching(g);
+}
+
+void store_staging_digest(struct store_staging *g, const char *name, uint64_t len,
+                          const struct digest *d)
+{
+    g->told = mem_realloc(g->told, (g->n_told + 1) * sizeof(*g->told));
+    g->told[g->n_told++] = (struct told){.name = mem_strdup(name), .len = len, .digest = *d};
+}
+
+static bool told_digest(const struct store_staging *g, const char *name, uint64_t *out_len,
+                        struct digest *out)
+{
+    for (size_t i = 0; i < g->n_told; i++)
+        if (strcmp(g->told[i].name, name) == 0) {
+            *out_len = g->told[i].len;
+            *out = g->told[i].digest;
+            return true;
+        }
+    return false;
+}
+
 /* The digest of a followed file, or RC_NOT_FOUND. */
 static enum rc followed_digest(struct store_staging *g, const char *name, uint64_t *out_len,
                                struct digest *out, struct err *err)
@@ -255,7 +289,7 @@ static enum rc digest_one(struct store_staging *g, const char *name, struct mani
     CLEANUP(fd_closep) int fd = sys_openat(g->dir, name, O_RDONLY | O_NOFOLLOW, 0);
     if (fd < 0)
         return err_sys(err, "open '%s'", name);
-    enum rc rc = followed_digest(g, name, &len, &d, err);
+    enum rc rc = told_digest(g, name, &len, &d) ? RC_OK : followed_digest(g, name, &len, &d, err);
     if (rc == RC_NOT_FOUND)
         rc = digest_file(fd, 2, NULL, &len, &d, err);
     if (rc)
@@ -492,6 +526,9 @@ void store_abortp(struct store_staging **p)
         return;
     stop_watching(g);
     drop_followed(g);
+    for (size_t i = 0; i < g->n_told; i++)
+        free(g->told[i].name);
+    free(g->told);
     if (!g->published && g->name)
         (void)!fs_remove_tree(g->store->dir, g->name, NULL);
     fd_closep(&g->dir);

@@ -99,6 +99,12 @@ bool store_staging_is_alone(const struct store_staging *g);
  */
 void store_staging_follow(struct store_staging *g);
 
+/* CRIU writes no more: follow no other files. */
+void store_staging_settled(struct store_staging *g);
+/* The digest of a file, from who has written it: it is not read once more. */
+void store_staging_digest(struct store_staging *g, const char *name, uint64_t len,
+                          const struct digest *d);
+
 /* Publish: digests, manifest, metadata, marker, sync, one rename.  total_bytes and checkpoint_id of
  * the metadata are set here.
  * durable  on RC_OK the whole checkpoint is on disk

@@ -92,3 +92,30 @@ TEST(a_followed_file_gets_the_same_digest)
     CHECK_OK(digest_follow_finish(f, &len, &got, &err));
     CHECK(len == 5 * DIGEST_SEGMENT + 100 && digest_equal(&want, &got));
 }
+
+TEST(parts_and_segments_give_the_digests_of_the_whole)
+{
+    struct err err = ERR_INIT;
+    size_t size = 2 * DIGEST_SEGMENT + 12345;
+    CLEANUP(fd_closep) int fd = make_file(size, 9);
+    CLEANUP(mem_freep) unsigned char *data = mem_alloc(size);
+    CHECK(pread(fd, data, size, 0) == (ssize_t)size);
+    CLEANUP(digest_sum_freep) struct digest_sum *sum = digest_sum_new();
+    struct digest segments[3], want, got;
+    uint64_t len = 0;
+    for (size_t at = 0, i = 0; at < size; i++) {
+        size_t n = size - at < DIGEST_SEGMENT ? size - at : DIGEST_SEGMENT;
+        digest_sum_add(sum, data + at, n / 3);
+        digest_sum_add(sum, data + at + n / 3, n - n / 3);
+        digest_sum_take(sum, &segments[i]);
+        digest_of(data + at, n, &want);
+        CHECK(digest_equal(&segments[i], &want));
+        at += n;
+    }
+    CHECK_OK(digest_file(fd, 2, NULL, &len, &want, &err));
+    digest_of_segments(segments, size, &got);
+    CHECK(digest_equal(&got, &want));
+    digest_file_bytes("", 0, &want);
+    digest_of_segments(NULL, 0, &got);
+    CHECK(digest_equal(&got, &want));
+}

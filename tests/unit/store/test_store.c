@@ -78,6 +78,27 @@ TEST(what_was_published_is_found_and_verified)
     CHECK_RC(store_delete(s, "c", &err), RC_NOT_FOUND);
 }
 
+TEST(a_digest_that_was_told_is_the_one_that_counts)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(store_freep) struct store *s = open_store();
+    for (unsigned wrong = 0; wrong < 2; wrong++) {
+        CLEANUP(store_abortp) struct store_staging *g = NULL;
+        CLEANUP(store_entry_freep) struct store_entry *e = NULL;
+        CLEANUP(metadata_done) struct metadata m = {.ours = true, .root_pid = 301};
+        struct digest d;
+        CHECK_OK(store_begin(s, "c", false, &g, &err));
+        store_staging_follow(g);
+        CHECK_OK(fs_write_whole(store_staging_fd(g), "pages-1.img", "one", 3, 0600, &err));
+        store_staging_settled(g);
+        digest_file_bytes(wrong ? "two" : "one", 3, &d);
+        store_staging_digest(g, "pages-1.img", 3, &d);
+        CHECK_OK(store_commit(g, &m, true, &err));
+        CHECK_OK(store_find(s, "c", &e, &err));
+        CHECK_RC(store_verify(e, STORE_ALL, 1, NULL, &err), wrong ? RC_CORRUPT : RC_OK);
+    }
+}
+
 TEST(the_first_stays_unless_it_shall_be_replaced)
 {
     struct err err = ERR_INIT;
