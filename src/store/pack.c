@@ -3,6 +3,7 @@
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "base/rand.h"
+#include "codec/digest_pages.h"
 #include "codec/secret.h"
 
 #include <blake3.h>
@@ -29,6 +30,15 @@ void page_name(const struct domain *d, const void *page, struct page_name *out)
         blake3_hasher_init(&h);
     blake3_hasher_update(&h, page, MEMORY_PAGE);
     blake3_hasher_finalize(&h, (uint8_t *)out->word, PAGE_NAME_LEN);
+}
+
+void page_name_all(const struct domain *d, const void *const *pages, size_t n,
+                   struct page_name *out)
+{
+    struct digest digests[MEMORY_CHUNK_PAGES];
+    digest_pages(d ? domain_name_key(d) : NULL, pages, n, digests);
+    for (size_t i = 0; i < n; i++)
+        memcpy(out[i].word, digests[i].bytes, PAGE_NAME_LEN);
 }
 
 void pack_key(const char *name, char out[PACK_KEY_LEN])

@@ -39,6 +39,9 @@ struct page_name {
 
 /* The name of a page; d: of which domain, NULL = of none, where everybody can compute it. */
 void page_name(const struct domain *d, const void *page, struct page_name *out);
+/* The names of several pages, faster.  n: at most MEMORY_CHUNK_PAGES */
+void page_name_all(const struct domain *d, const void *const *pages, size_t n,
+                   struct page_name *out);
 
 /* "packs/<first two digits>/<name>" */
 void pack_key(const char *name, char out[PACK_KEY_LEN]);

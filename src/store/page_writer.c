@@ -244,15 +244,15 @@ static enum rc close_pack(struct worker *k, struct err *err)
     return rc;
 }
 
-/* Pack the open chunk. */
-static enum rc seal(struct worker *k, struct err *err)
+/* Pack the open chunk, whose pages are `pages`. */
+static enum rc seal(struct worker *k, const uint8_t *pages, struct err *err)
 {
     struct page_writer *w = k->writer;
     struct memory_chunk c;
     enum rc rc = k->filled && !k->pack ? open_pack(k, err) : RC_OK;
     if (rc || !k->filled)
         return rc;
-    rc = pack_add(k->pack, w->options.codec, k->open, k->names, k->filled, &c, err);
+    rc = pack_add(k->pack, w->options.codec, pages, k->names, k->filled, &c, err);
     if (rc)
         return rc;
     c.pack = k->pack_number;
@@ -271,22 +271,23 @@ static bool is_zero(const uint8_t *page)
     return memcmp(page, page + 8, MEMORY_PAGE - 8) == 0;
 }
 
-/* Put a page into the open chunk; the lock is held.  The chunk has room. */
-static ref take_page(struct worker *k, const uint8_t *page, const struct page_name *name)
+/* A place in the open chunk, which has room; the lock is held. */
+static ref take_place(struct worker *k, const struct page_name *name)
 {
     if (k->filled == 0)
         k->chunk = new_chunk(k->writer);
-    memcpy(k->open + k->filled * MEMORY_PAGE, page, MEMORY_PAGE);
     k->names[k->filled] = *name;
     page_table_add(&k->writer->table, name, (struct page_place){k->chunk, k->filled});
     return (ref)k->chunk << 8 | k->filled++;
 }
 
-/* Refer to the pages from `*at` on until the open chunk is full. */
-static void place_pages(struct worker *k, const struct page_block *b, const struct page_name *names,
-                        unsigned *at)
+/* Refer to the pages from `*at` on until the open chunk is full.
+ * fresh  which of them went into it, one after another; returns how many */
+static unsigned place_pages(struct worker *k, const struct page_block *b,
+                            const struct page_name *names, unsigned *at, uint8_t *fresh)
 {
     struct page_writer *w = k->writer;
+    unsigned n = 0;
     (void)pthread_mutex_lock(&w->lock);
     ref *refs = b->input->refs + b->first;
     for (; *at < b->n && k->filled < MEMORY_CHUNK_PAGES; ++*at) {
@@ -294,33 +295,60 @@ static void place_pages(struct worker *k, const struct page_block *b, const stru
             continue;
         const struct page_place *known = page_table_find(&w->table, &names[*at]);
         w->totals.known += known != NULL && !b->input->draft;
-        refs[*at] = known ? (ref)known->chunk << 8 | known->page
-                          : take_page(k, b->pages + *at * MEMORY_PAGE, &names[*at]);
+        if (!known)
+            fresh[n++] = (uint8_t)*at;
+        refs[*at] = known ? (ref)known->chunk << 8 | known->page : take_place(k, &names[*at]);
     }
     (void)pthread_mutex_unlock(&w->lock);
+    return n;
+}
+
+/* Others may refer to a place before its page is there: they only say where it will be. */
+static enum rc fill_chunk(struct worker *k, const struct page_block *b, const uint8_t *fresh,
+                          unsigned n, struct err *err)
+{
+    if (n == MEMORY_CHUNK_PAGES) /* a whole block: packed from where it is */
+        return seal(k, b->pages, err);
+    uint8_t *to = k->open + (k->filled - n) * MEMORY_PAGE;
+    for (unsigned i = 0; i < n; i++, to += MEMORY_PAGE)
+        memcpy(to, b->pages + fresh[i] * MEMORY_PAGE, MEMORY_PAGE);
+    return k->filled == MEMORY_CHUNK_PAGES ? seal(k, k->open, err) : RC_OK;
+}
+
+/* Names of the pages that are not zero; these have REF_ZERO afterwards. */
+static unsigned name_pages(const struct worker *k, const struct page_block *b,
+                           struct page_name *names)
+{
+    const void *pages[MEMORY_CHUNK_PAGES];
+    struct page_name list[MEMORY_CHUNK_PAGES];
+    ref *refs = b->input->refs + b->first;
+    unsigned n = 0;
+    for (unsigned i = 0; i < b->n; i++) {
+        const uint8_t *page = b->pages + i * MEMORY_PAGE;
+        refs[i] = is_zero(page) ? REF_ZERO : REF_NONE;
+        if (refs[i] != REF_ZERO)
+            pages[n++] = page;
+    }
+    page_name_all(k->writer->options.domain, pages, n, list);
+    for (unsigned i = 0, at = 0; i < b->n; i++)
+        if (refs[i] != REF_ZERO)
+            names[i] = list[at++];
+    return b->n - n;
 }
 
 static enum rc store_block(struct worker *k, const struct page_block *b, struct err *err)
 {
     struct page_writer *w = k->writer;
     struct page_name names[MEMORY_CHUNK_PAGES];
-    bool zero[MEMORY_CHUNK_PAGES];
-    unsigned zeros = 0, at = 0;
-    for (unsigned i = 0; i < b->n; i++) {
-        zero[i] = is_zero(b->pages + i * MEMORY_PAGE);
-        zeros += zero[i];
-        if (!zero[i])
-            page_name(k->writer->options.domain, b->pages + i * MEMORY_PAGE, &names[i]);
-    }
-    for (unsigned i = 0; i < b->n; i++)
-        b->input->refs[b->first + i] = zero[i] ? REF_ZERO : REF_NONE;
+    uint8_t fresh[MEMORY_CHUNK_PAGES];
+    unsigned zeros = name_pages(k, b, names);
     (void)pthread_mutex_lock(&w->lock);
     w->totals.pages += b->input->draft ? 0 : b->n;
     w->totals.zero += b->input->draft ? 0 : zeros;
     (void)pthread_mutex_unlock(&w->lock);
-    while (at < b->n) {
-        place_pages(k, b, names, &at);
-        enum rc rc = k->filled == MEMORY_CHUNK_PAGES ? seal(k, err) : RC_OK;
+    for (unsigned at = 0; at < b->n;) {
+        unsigned n = place_pages(k, b, names, &at, fresh);
+        enum rc rc = fill_chunk(k, b, fresh, n, err);
         if (rc)
             return rc;
     }
@@ -372,7 +400,7 @@ static void *work(void *arg)
         give_back(k->writer, b);
     }
     if (!rc && !failure(k->writer))
-        rc = seal(k, &err);
+        rc = seal(k, k->open, &err);
     if (!rc && !failure(k->writer))
         rc = close_pack(k, &err);
     if (rc)

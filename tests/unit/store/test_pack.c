@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 
 static struct backend *open_mem(void)
 {
@@ -70,6 +71,22 @@ static void check_names(const struct pack_index *x)
         text_page(i + 1, page);
         page_name(NULL, page, &want);
         CHECK(memcmp(&want, &x->names[i], sizeof(want)) == 0);
+    }
+}
+
+TEST(pages_have_the_same_names_one_by_one_and_all_together)
+{
+    CLEANUP(mem_freep) uint8_t *data = mem_zalloc(MEMORY_CHUNK);
+    const void *pages[MEMORY_CHUNK_PAGES];
+    struct page_name one, all[MEMORY_CHUNK_PAGES];
+    for (unsigned i = 0; i < MEMORY_CHUNK_PAGES; i++) {
+        data[i * MEMORY_PAGE + i] = (uint8_t)(i + 1);
+        pages[i] = data + i * MEMORY_PAGE;
+    }
+    page_name_all(NULL, pages, MEMORY_CHUNK_PAGES, all);
+    for (unsigned i = 0; i < MEMORY_CHUNK_PAGES; i++) {
+        page_name(NULL, pages[i], &one);
+        CHECK(memcmp(&one, &all[i], sizeof(one)) == 0);
     }
 }
 
