@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#define PACE_BYTES ((size_t)512 << 10) /* of a disk: they stay in a processor's cache */
+
 static bool is_key_char(char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
@@ -21,6 +23,12 @@ enum rc backend_check_key(const char *key, struct err *err)
         good = good && part <= BACKEND_PART_MAX;
     }
     return good ? RC_OK : err_set(err, RC_INVALID, "'%.64s' is no key of an object", key);
+}
+
+struct backend_pace backend_pace(const struct backend *b)
+{
+    struct backend_pace p = b->ops->pace;
+    return (struct backend_pace){p.bytes ? p.bytes : PACE_BYTES, p.reads ? p.reads : 1};
 }
 
 static enum rc about(struct err *err, enum rc rc, const char *what, const struct backend *b,

@@ -39,9 +39,16 @@ struct backend_info {
     char tag[BACKEND_TAG_MAX]; /* "" where the storage gives none */
 };
 
+/* How a storage is read fast: so many bytes at once, in so many reads at the same time. */
+struct backend_pace {
+    size_t bytes;
+    unsigned reads;
+};
+
 /* A driver's side.  Arguments have been checked; `err` gets the bare cause. */
 struct backend_ops {
-    const char *name; /* "local" */
+    const char *name;         /* "local" */
+    struct backend_pace pace; /* 0: nothing in particular */
     enum rc (*begin)(struct backend *b, const char *key, struct backend_upload **out,
                      struct err *err);
     enum rc (*append)(struct backend_upload *u, const void *data, size_t len, struct err *err);
@@ -88,6 +95,8 @@ struct backend_object {
  * errors RC_INVALID */
 enum rc backend_check_key(const char *key, struct err *err);
 
+struct backend_pace backend_pace(const struct backend *b);
+
 /* Write an object of known content.
  * data    `len` bytes, borrowed; may be NULL when len is 0
  * errors  RC_EXISTS (an object of this key is there and stays), RC_INVALID (key), RC_NO_SPACE,
@@ -123,8 +132,9 @@ bool backend_forget(struct backend_object *o, uint64_t offset, size_t len);
 
 /* Look at an object without reading it.  errors as for backend_open() */
 enum rc backend_stat(struct backend *b, const char *key, struct backend_info *out, struct err *err);
-/* backend_open() of what backend_stat() has shown, if it can be without asking again: then it is
- * the reads that fail with RC_NOT_FOUND when it is not there any more, or is another one. */
+/* backend_open() of what backend_stat() has shown, or of what is otherwise known (then without a
+ * tag), if it can be without asking again: then it is the reads that fail with RC_NOT_FOUND when it
+ * is not there, or is another one. */
 enum rc backend_open_known(struct backend *b, const char *key, const struct backend_info *info,
                            struct backend_object **out, struct err *err);
 

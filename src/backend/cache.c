@@ -94,13 +94,6 @@ static enum rc cache_remove(struct backend *b, const char *key, struct err *err)
     return below->ops->remove(below, key, err);
 }
 
-static enum rc cache_stat(struct backend *b, const char *key, struct backend_info *out,
-                          struct err *err)
-{
-    struct backend *below = cache_of(b)->below;
-    return below->ops->stat(below, key, out, err);
-}
-
 /* ---- opening ---- */
 
 static bool is_pack(const char *key)
@@ -153,6 +146,17 @@ static enum rc pack_info(struct cache *c, const char *key, const struct digest *
     cache_disk_write(c->disk, &name, &info, sizeof(info));
     *out = info;
     return RC_OK;
+}
+
+static enum rc cache_stat(struct backend *b, const char *key, struct backend_info *out,
+                          struct err *err)
+{
+    struct cache *c = cache_of(b);
+    struct digest id;
+    if (!is_pack(key))
+        return c->below->ops->stat(c->below, key, out, err);
+    object_id(c, key, NULL, &id);
+    return pack_info(c, key, &id, out, err);
 }
 
 static enum rc open_below(struct object *o, struct err *err)
@@ -315,6 +319,7 @@ enum rc backend_cache_open(struct backend *below, const struct cache_options *o,
         return rc;
     }
     c->ops = (struct backend_ops){.name = below->ops->name,
+                                  .pace = below->ops->pace,
                                   .begin = cache_begin,
                                   .append = cache_append,
                                   .commit = cache_commit,

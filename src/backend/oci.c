@@ -564,6 +564,7 @@ static void oci_free(struct remote *r)
 
 static const struct remote_ops oci_ops = {.backend = REMOTE_BACKEND_OPS("oci"),
                                           .parts_max = PARTS_MAX,
+                                          .by_tag = true,
                                           .look = oci_look,
                                           .get = oci_get,
                                           .put = oci_put,

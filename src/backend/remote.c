@@ -217,8 +217,9 @@ enum rc remote_stat(struct backend *b, const char *key, struct backend_info *out
 enum rc remote_open_known(struct backend *b, const char *key, const struct backend_info *info,
                           struct backend_object **out, struct err *err)
 {
+    if (remote_of(b)->ops->by_tag && !info->tag[0])
+        return remote_open(b, key, out, err);
     struct object *o = mem_zalloc(sizeof(*o));
-    (void)b, (void)err;
     *o = (struct object){.key = mem_strdup(key),
                          .info = {.size = info->size},
                          .head = mem_alloc(1),

@@ -20,6 +20,7 @@
 
 #define REMOTE_PART ((size_t)8 << 20)  /* of uploads and of reads that are split */
 #define REMOTE_THREADS 6               /* for parts */
+#define REMOTE_READS 8U                /* of those who have threads of their own */
 #define REMOTE_HEAD ((size_t)64 << 10) /* what opening an object brings of it */
 #define REMOTE_TAG_MAX BACKEND_TAG_MAX /* of an ETag */
 #define REMOTE_TOKEN_LEN 32            /* hexadecimal digits that mark what an upload has written */
@@ -48,6 +49,7 @@ struct remote_info {
 struct remote_ops {
     struct backend_ops backend; /* REMOTE_BACKEND_OPS() */
     unsigned parts_max;
+    bool by_tag; /* objects are read by their tag, not by their key */
     /* Up to `len` bytes from the start.  out_len: how many.  errors RC_NOT_FOUND ... */
     enum rc (*look)(struct remote *r, const char *key, void *data, size_t len, size_t *out_len,
                     struct remote_info *out, struct err *err);
@@ -86,11 +88,11 @@ struct remote {
 /* The first member of such a table: a driver names itself, the rest is done here. */
 #define REMOTE_BACKEND_OPS(name_)                                                                  \
     {                                                                                              \
-        .name = (name_), .begin = remote_begin, .append = remote_append, .commit = remote_commit,  \
-        .abort = remote_abort, .open = remote_open, .read = remote_read, .close = remote_close,    \
-        .stat = remote_stat, .open_known = remote_open_known, .list = remote_list,                 \
-        .remove = remote_remove, .before_fork = remote_before_fork,                                \
-        .after_fork = remote_after_fork, .free = remote_free                                       \
+        .name = (name_), .pace = {REMOTE_PART, REMOTE_READS}, .begin = remote_begin,               \
+        .append = remote_append, .commit = remote_commit, .abort = remote_abort,                   \
+        .open = remote_open, .read = remote_read, .close = remote_close, .stat = remote_stat,      \
+        .open_known = remote_open_known, .list = remote_list, .remove = remote_remove,             \
+        .before_fork = remote_before_fork, .after_fork = remote_after_fork, .free = remote_free    \
     }
 enum rc remote_begin(struct backend *b, const char *key, struct backend_upload **out,
                      struct err *err);

@@ -3,42 +3,19 @@
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "container/proc_tree.h"
+#include "store/page_scan.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/uio.h>
-#include <unistd.h>
 
-#define THREADS_MAX 32
-#define BATCH_PAGES ((uint64_t)1024) /* of one gap, that a thread takes at once: two huge pages */
+#define PIECES_MAX 64U /* written at once */
 
 struct fill {
-    const struct view *view;
-    const struct page_reader *pages;
-    struct proc_facts *tasks;
+    struct page_scan *scan;
+    struct proc_facts *tasks; /* constant while threads write */
     size_t n_tasks;
     uint64_t *done;
-
-    pthread_mutex_t lock; /* everything below */
-    size_t gap;           /* the next batch: a gap, and how far it is taken */
-    uint64_t taken;
-    enum rc rc;
-    struct err err;
-};
-
-/* What one thread needs. */
-struct hand {
-    struct fill *fill;
-    uint8_t *scratch, *pages; /* MEMORY_CHUNK each */
-    uint32_t chunk;           /* that is in `pages`, MEMORY_ZERO = none */
-};
-
-struct batch {
-    pid_t pid;
-    uint32_t stream;
-    uint64_t address, first, n;
 };
 
 static pid_t outer_pid(const struct fill *f, uint32_t inner)
@@ -49,115 +26,79 @@ static pid_t outer_pid(const struct fill *f, uint32_t inner)
     return 0;
 }
 
-/* Batches end at multiples of their size in memory, so that one thread faults in one huge page. */
-static bool next_batch(struct fill *f, struct batch *out)
+/* Pieces of one process. */
+static enum rc write_pieces(const struct fill *f, const struct page_piece *pieces, size_t n,
+                            const uint8_t *pages, struct err *err)
 {
-    (void)pthread_mutex_lock(&f->lock);
-    bool there = !f->rc && f->gap < f->view->n_gaps;
-    if (there) {
-        const struct pager_gap *g = &f->view->gaps[f->gap];
-        uint64_t address = g->address + f->taken * MEMORY_PAGE;
-        uint64_t room = BATCH_PAGES - address / MEMORY_PAGE % BATCH_PAGES;
-        uint64_t n = g->pages - f->taken < room ? g->pages - f->taken : room;
-        *out = (struct batch){.pid = (pid_t)g->pid, /* for now the inner one */
-                              .stream = g->stream,
-                              .address = address,
-                              .first = g->first + f->taken,
-                              .n = n};
-        f->taken += n;
-        if (f->taken == g->pages) {
-            f->gap++;
-            f->taken = 0;
-        }
+    struct iovec from[PIECES_MAX], to[PIECES_MAX];
+    size_t bytes = 0;
+    pid_t pid = outer_pid(f, pieces->place);
+    if (!pid)
+        return err_set(err, RC_NOT_FOUND, "process %u was not restored", pieces->place);
+    for (size_t i = 0; i < n; i++) {
+        size_t len = pieces[i].pages * MEMORY_PAGE;
+        const uint8_t *data = pages + pieces[i].at * MEMORY_PAGE;
+        from[i] = (struct iovec){(void *)(uintptr_t)data, len};
+        // NOLINTNEXTLINE(performance-no-int-to-ptr): an address of another process
+        to[i] = (struct iovec){(void *)(uintptr_t)pieces[i].to, len};
+        bytes += len;
     }
-    (void)pthread_mutex_unlock(&f->lock);
-    return there;
-}
-
-static enum rc write_pages(const struct batch *b, const void *data, uint64_t n, struct err *err)
-{
-    struct iovec from = {(void *)(uintptr_t)data, n * MEMORY_PAGE};
-    // NOLINTNEXTLINE(performance-no-int-to-ptr): an address of another process
-    struct iovec to = {(void *)(uintptr_t)b->address, n * MEMORY_PAGE};
-    ssize_t got = process_vm_writev(b->pid, &from, 1, &to, 1, 0);
-    if (got == (ssize_t)(n * MEMORY_PAGE))
-        return RC_OK;
-    if (got >= 0)
+    ssize_t got = process_vm_writev(pid, from, n, to, n, 0);
+    if (got >= 0 && (size_t)got != bytes)
         errno = EFAULT;
-    return err_sys(err, "write memory of process %d at %#jx", (int)b->pid, (uintmax_t)b->address);
-}
-
-static enum rc fill_batch(struct hand *h, struct batch *b, struct err *err)
-{
-    const struct memory *m = page_reader_memory(h->fill->pages);
-    const struct memory_stream *s = memory_stream(m, b->stream);
-    for (size_t i = memory_find(m, s, b->first); b->n > 0; i++) {
-        const struct memory_extent *e = &m->extents[i];
-        uint64_t skip = b->first - e->page, n = e->pages - skip < b->n ? e->pages - skip : b->n;
-        enum rc rc = RC_OK;
-        if (e->chunk != MEMORY_ZERO && e->chunk != h->chunk) {
-            rc = page_reader_chunk(h->fill->pages, e->chunk, h->scratch, h->pages, err);
-            h->chunk = rc ? MEMORY_ZERO : e->chunk;
-        }
-        if (!rc && e->chunk != MEMORY_ZERO) /* fresh memory is zero */
-            rc = write_pages(b, h->pages + (e->at + skip) * MEMORY_PAGE, n, err);
-        if (rc)
-            return rc;
-        if (h->fill->done)
-            (void)__atomic_fetch_add(h->fill->done, n * MEMORY_PAGE, __ATOMIC_RELAXED);
-        b->address += n * MEMORY_PAGE;
-        b->first += n;
-        b->n -= n;
-    }
+    if (got < 0 || (size_t)got != bytes)
+        return err_sys(err, "write memory of process %d at %#jx", (int)pid, (uintmax_t)pieces->to);
+    if (f->done)
+        (void)__atomic_fetch_add(f->done, bytes, __ATOMIC_RELAXED);
     return RC_OK;
 }
 
-static void *work(void *arg)
+static enum rc write_chunk(void *arg, const struct page_piece *pieces, size_t n,
+                           const uint8_t *pages, struct err *err)
 {
-    struct fill *f = arg;
-    CLEANUP(mem_freep) uint8_t *buffers = mem_alloc(2 * MEMORY_CHUNK);
-    struct hand h = {f, buffers, buffers + MEMORY_CHUNK, MEMORY_ZERO};
-    struct batch b;
-    while (next_batch(f, &b)) {
-        struct err err = ERR_INIT;
-        uint32_t inner = (uint32_t)b.pid;
-        b.pid = outer_pid(f, inner);
-        enum rc rc = b.pid ? fill_batch(&h, &b, &err)
-                           : err_set(&err, RC_NOT_FOUND, "process %u was not restored", inner);
-        if (!rc)
+    enum rc rc = RC_OK;
+    for (size_t i = 0, k; !rc && i < n; i = k) {
+        for (k = i + 1; k < n && k - i < PIECES_MAX && pieces[k].place == pieces[i].place; k++)
             continue;
-        (void)pthread_mutex_lock(&f->lock);
-        if (!f->rc) {
-            f->rc = rc;
-            f->err = err;
-        }
-        (void)pthread_mutex_unlock(&f->lock);
+        rc = write_pieces(arg, pieces + i, k - i, pages, err);
     }
-    return NULL;
+    return rc;
 }
 
-enum rc fill_gaps(const struct view *v, const struct page_reader *pages, pid_t in_namespace,
-                  // NOLINTNEXTLINE(readability-non-const-parameter): counted up through the work
-                  uint64_t *done, struct err *err)
+enum rc fill_begin(const struct view *v, const struct page_reader *pages, uint64_t *done,
+                   struct fill **out, struct err *err)
 {
-    struct fill f = {.view = v, .pages = pages, .done = done, .lock = PTHREAD_MUTEX_INITIALIZER};
-    pthread_t others[THREADS_MAX];
-    unsigned started = 0;
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    if (v->n_gaps == 0)
-        return RC_OK;
-    enum rc rc = proc_in_namespace(in_namespace, &f.tasks, &f.n_tasks, err);
-    if (rc)
-        return rc;
-    while ((long)started + 1 < cpus && started < THREADS_MAX &&
-           pthread_create(&others[started], NULL, work, &f) == 0)
-        started++;
-    (void)work(&f);
-    for (unsigned i = 0; i < started; i++)
-        (void)pthread_join(others[i], NULL);
-    (void)pthread_mutex_destroy(&f.lock);
-    free(f.tasks);
-    if (f.rc && err)
-        *err = f.err;
-    return f.rc ? err_ctx(err, f.rc, "bring in memory") : RC_OK;
+    CLEANUP(fill_freep) struct fill *f = mem_zalloc(sizeof(*f));
+    f->done = done;
+    f->scan = page_scan_new(pages);
+    for (size_t i = 0; i < v->n_gaps; i++) {
+        const struct pager_gap *g = &v->gaps[i];
+        enum rc rc =
+            page_scan_want(f->scan, g->stream, g->first, g->pages, g->pid, g->address, err);
+        if (rc)
+            return rc;
+    }
+    if (done) /* fresh memory is zero */
+        *done = v->gap_bytes - page_scan_pages(f->scan) * MEMORY_PAGE;
+    page_scan_begin(f->scan, write_chunk, f);
+    *out = STEAL(f);
+    return RC_OK;
+}
+
+enum rc fill_finish(struct fill *f, pid_t in_namespace, struct err *err)
+{
+    enum rc rc = proc_in_namespace(in_namespace, &f->tasks, &f->n_tasks, err);
+    if (!rc)
+        rc = page_scan_finish(f->scan, err);
+    return rc ? err_ctx(err, rc, "bring in memory") : RC_OK;
+}
+
+void fill_freep(struct fill **p)
+{
+    struct fill *f = STEAL(*p);
+    if (!f)
+        return;
+    page_scan_freep(&f->scan);
+    free(f->tasks);
+    free(f);
 }

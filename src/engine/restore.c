@@ -76,7 +76,8 @@ struct restore {
     struct verification verification;
     const struct page_reader *pages; /* NULL: plain format */
     struct view view;
-    uint64_t filled; /* atomic */
+    struct fill *fill; /* mode full: writes the memory */
+    uint64_t filled;   /* atomic */
     enum engine_mode mode;
     struct pager *pager; /* NULL: mode full */
     uint64_t deadline;
@@ -193,6 +194,10 @@ static enum rc memory(void *ctx, uint64_t deadline, struct err *err)
     if (rc)
         return rc;
     r->mode = feed_mode(r->engine, r->req, r->pages);
+    if (r->pages && r->mode != ENGINE_FULL) /* else it is found before the program runs */
+        rc = page_reader_check(r->pages, err);
+    if (rc)
+        return rc;
     return r->pages ? view_make(r->req->entry, r->pages, r->mode != ENGINE_FULL, &r->view, err)
                     : RC_OK;
 }
@@ -276,7 +281,10 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
                           .pass_fds = pass,
                           .n_pass = n,
                           .deadline = deadline};
-    return cr_session_open(&l, &r->session, err);
+    rc = cr_session_open(&l, &r->session, err);
+    if (!rc && r->pages && r->mode == ENGINE_FULL) /* after the last fork: it has threads */
+        rc = fill_begin(&r->view, r->pages, &r->filled, &r->fill, err);
+    return rc;
 }
 
 /* ---- criu ---- */
@@ -345,10 +353,9 @@ static pid_t neighbour_of(const struct restore *r)
 /* With every task stopped. */
 static enum rc bring_in(struct restore *r, struct err *err)
 {
-    pid_t neighbour = neighbour_of(r);
     if (r->pager)
         return pager_await(r->pager, r->deadline, err);
-    return r->pages ? fill_gaps(&r->view, r->pages, neighbour, &r->filled, err) : RC_OK;
+    return r->fill ? fill_finish(r->fill, neighbour_of(r), err) : RC_OK;
 }
 
 static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struct err *err)
@@ -508,6 +515,7 @@ static void clean_up(struct restore *r)
     children_done(&r->children);
     inherit_done(&r->inherit);
     (void)finish_verification(r, NULL);
+    fill_freep(&r->fill);
     pager_freep(&r->pager);
     gpus_done(&r->gpus);
     join_done(&r->join);

@@ -5,13 +5,13 @@
 #include "base/mem.h"
 #include "base/sys.h"
 #include "criu/pagemap.h"
+#include "store/page_scan.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define PIECE_PAGES ((uint64_t)256) /* read and written at once */
+#include <unistd.h>
 
 static bool is_image(const char *name)
 {
@@ -35,13 +35,13 @@ static enum rc copy_images(const struct store_entry *e, int dir, struct err *err
 
 struct parting {
     const struct page_reader *pages;
+    struct page_scan *scan; /* of what stays CRIU's */
     const struct cr_pagemap *map;
     struct view *view;
     struct cr_run *runs; /* what stays CRIU's */
     size_t n_runs;
-    bool lazy; /* what is not CRIU's is mentioned */
-    int file;  /* the page image of these */
-    uint8_t *buffer;
+    bool lazy;     /* what is not CRIU's is mentioned */
+    uint64_t kept; /* pages in the page image of these */
 };
 
 static void add_gap(struct parting *p, uint32_t stream, uint64_t address, uint64_t pages,
@@ -65,19 +65,11 @@ static void add_run(struct parting *p, uint64_t address, uint64_t pages, uint32_
 static enum rc keep(struct parting *p, uint32_t stream, uint64_t address, uint64_t pages,
                     uint64_t at, struct err *err)
 {
+    uint64_t to = p->kept * CR_PAGE;
     add_run(p, address, pages, CR_RUN_PRESENT);
     p->view->eager_bytes += pages * CR_PAGE;
-    while (pages > 0) {
-        uint64_t n = pages < PIECE_PAGES ? pages : PIECE_PAGES;
-        enum rc rc = page_reader_pages(p->pages, stream, at, n, p->buffer, err);
-        if (!rc)
-            rc = sys_write_all(p->file, p->buffer, n * CR_PAGE, err);
-        if (rc)
-            return rc;
-        at += n;
-        pages -= n;
-    }
-    return RC_OK;
+    p->kept += pages;
+    return page_scan_want(p->scan, stream, at, pages, p->map->pages_id, to, err);
 }
 
 /* A run may reach over several mappings. */
@@ -113,41 +105,73 @@ static uint64_t stored(const struct parting *p, uint32_t stream)
     return s ? s->pages : 0;
 }
 
-static enum rc part(struct parting *p, int dir, struct err *err)
+static void image_name(uint32_t id, char out[40])
+{
+    (void)snprintf(out, 40, "pages-%u.img", id);
+}
+
+/* The page image gets its pages with those of the others; where they are zero it has holes. */
+static enum rc make_image(const struct parting *p, int dir, struct err *err)
 {
     char name[40];
+    image_name(p->map->pages_id, name);
+    CLEANUP(fd_closep)
+    int fd = sys_openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
+    if (fd < 0 || ftruncate(fd, (off_t)(p->kept * CR_PAGE)) < 0)
+        return err_sys(err, "make '%s'", name);
+    return RC_OK;
+}
+
+static enum rc part(struct parting *p, int dir, struct err *err)
+{
     if (p->map->present > stored(p, p->map->pages_id) ||
         p->map->absent > stored(p, p->map->pages_id | MEMORY_LAZY))
         return err_set(err, RC_CORRUPT, "'%s' has more pages than were stored", p->map->name);
-    (void)snprintf(name, sizeof(name), "pages-%u.img", p->map->pages_id);
-    p->file = sys_openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
-    if (p->file < 0)
-        return err_sys(err, "make '%s'", name);
     for (size_t i = 0; i < p->map->n_runs; i++) {
         enum rc rc = part_run(p, &p->map->runs[i], err);
         if (rc)
             return rc;
     }
-    return cr_pagemap_save(dir, p->map->name, p->map->pages_id, p->runs, p->n_runs, err);
+    enum rc rc = make_image(p, dir, err);
+    return rc ? rc : cr_pagemap_save(dir, p->map->name, p->map->pages_id, p->runs, p->n_runs, err);
+}
+
+static enum rc write_piece(int dir, const struct page_piece *p, const uint8_t *pages,
+                           struct err *err)
+{
+    char name[40];
+    image_name(p->place, name);
+    CLEANUP(fd_closep) int fd = sys_openat(dir, name, O_WRONLY | O_NOFOLLOW, 0);
+    if (fd < 0 || lseek(fd, (off_t)p->to, SEEK_SET) < 0)
+        return err_sys(err, "open '%s'", name);
+    return sys_write_all(fd, pages + p->at * MEMORY_PAGE, p->pages * MEMORY_PAGE, err);
+}
+
+static enum rc write_pieces(void *arg, const struct page_piece *pieces, size_t n,
+                            const uint8_t *pages, struct err *err)
+{
+    const struct view *v = arg;
+    enum rc rc = RC_OK;
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = write_piece(v->dir, &pieces[i], pages, err);
+    return rc;
 }
 
 static enum rc part_all(const struct page_reader *pages, bool lazy, struct view *v, struct err *err)
 {
     CLEANUP(cr_pagemaps_done) struct cr_pagemaps maps = {0};
-    CLEANUP(mem_freep) uint8_t *buffer = mem_alloc(PIECE_PAGES * CR_PAGE);
+    CLEANUP(page_scan_freep) struct page_scan *scan = page_scan_new(pages);
     enum rc rc = cr_pagemaps_load(v->dir, &maps, err);
     for (size_t i = 0; !rc && i < maps.n; i++) {
-        struct parting p = {.pages = pages,
-                            .map = &maps.list[i],
-                            .view = v,
-                            .lazy = lazy,
-                            .file = -1,
-                            .buffer = buffer};
+        struct parting p = {
+            .pages = pages, .scan = scan, .map = &maps.list[i], .view = v, .lazy = lazy};
         rc = part(&p, v->dir, err);
-        fd_closep(&p.file);
         free(p.runs);
     }
-    return rc;
+    if (rc)
+        return rc;
+    page_scan_begin(scan, write_pieces, v);
+    return page_scan_finish(scan, err);
 }
 
 enum rc view_make(const struct store_entry *e, const struct page_reader *pages, bool lazy,

@@ -6,6 +6,7 @@
 #include "codec/hex.h"
 #include "codec/secret.h"
 #include "store/done.h"
+#include "store/page_scan.h"
 #include "store/sealed.h"
 #include "store/store_priv.h"
 
@@ -575,8 +576,7 @@ enum rc store_entry_reveal(struct store_entry *e, const char *pattern, int *out_
 }
 
 /* What only the key can tell: that every file decrypts. */
-static enum rc verify_content(struct store_entry *e, unsigned threads, uint64_t *done,
-                              struct err *err)
+static enum rc verify_content(struct store_entry *e, uint64_t *done, struct err *err)
 {
     const struct page_reader *pages = NULL;
     int dir = -1;
@@ -584,7 +584,7 @@ static enum rc verify_content(struct store_entry *e, unsigned threads, uint64_t 
     if (!rc)
         rc = store_entry_pages(e, &pages, err);
     if (!rc && pages)
-        rc = page_reader_verify(pages, threads, done, err);
+        rc = page_scan_verify(pages, done, err);
     return rc;
 }
 
@@ -605,7 +605,6 @@ enum rc store_verify(const struct store_entry *e, enum store_which which, unsign
         if (rc)
             return err_ctx(err, rc, "checkpoint '%s' cannot be used", e->id);
     }
-    return which == STORE_ALL
-               ? verify_content((struct store_entry *)(uintptr_t)e, threads, done, err)
-               : RC_OK;
+    return which == STORE_ALL ? verify_content((struct store_entry *)(uintptr_t)e, done, err)
+                              : RC_OK;
 }

@@ -37,6 +37,11 @@ static enum rc derive_keys(struct page_reader *r, const struct domain *d, struct
     return RC_OK;
 }
 
+static enum rc say_missing(enum rc rc, const struct memory_pack *p, struct err *err)
+{
+    return rc == RC_NOT_FOUND ? err_set(err, RC_CORRUPT, "pack '%s' is missing", p->name) : rc;
+}
+
 enum rc page_reader_open(struct backend *b, const struct domain *d, const struct memory *m,
                          struct page_reader **out, struct err *err)
 {
@@ -50,13 +55,12 @@ enum rc page_reader_open(struct backend *b, const struct domain *d, const struct
     for (size_t i = 0; i < m->n_packs; i++) {
         char key[PACK_KEY_LEN];
         pack_key(m->packs[i].name, key);
-        enum rc rc = backend_open(b, key, &r->packs[i], err);
-        if (rc == RC_NOT_FOUND)
-            return err_set(err, RC_CORRUPT, "pack '%s' is missing", m->packs[i].name);
+        struct backend_info info = {.size = m->packs[i].size};
+        enum rc rc = backend_open_known(b, key, &info, &r->packs[i], err);
+        if (!rc && r->packs[i]->size < m->packs[i].size)
+            rc = err_set(err, RC_CORRUPT, "pack '%s' has been cut off", m->packs[i].name);
         if (rc)
-            return rc;
-        if (r->packs[i]->size < m->packs[i].size)
-            return err_set(err, RC_CORRUPT, "pack '%s' has been cut off", m->packs[i].name);
+            return say_missing(rc, &m->packs[i], err);
     }
     *out = STEAL(r);
     return RC_OK;
@@ -134,29 +138,51 @@ static enum rc verify_chunk(const struct page_reader *r, const struct memory_chu
     return rc;
 }
 
-static enum rc read_chunk(const struct page_reader *r, const struct memory_chunk *c, void *data,
-                          struct err *err)
+struct backend_pace page_reader_pace(const struct page_reader *r)
 {
-    enum rc rc = backend_read(r->packs[c->pack], c->offset, data, c->stored, err);
-    return rc ? rc : verify_chunk(r, c, data, err);
+    return r->memory->n_packs ? backend_pace(r->packs[0]->backend) : (struct backend_pace){0};
+}
+
+enum rc page_reader_stored(const struct page_reader *r, uint32_t pack, uint64_t offset, void *data,
+                           size_t len, struct err *err)
+{
+    enum rc rc = backend_read(r->packs[pack], offset, data, len, err);
+    return say_missing(rc, &r->memory->packs[pack], err);
+}
+
+/* A chunk whose reading, or else verifying, came to `rc`. */
+static enum rc expand(const struct page_reader *r, const struct memory_chunk *c, enum rc rc,
+                      void *data, void *out, struct err *err)
+{
+    const char *pack = r->memory->packs[c->pack].name;
+    /* A cache may have what was repaired in the store since. */
+    if (rc == RC_CORRUPT && backend_forget(r->packs[c->pack], c->offset, c->stored)) {
+        rc = page_reader_stored(r, c->pack, c->offset, data, c->stored, err);
+        rc = rc ? rc : verify_chunk(r, c, data, err);
+    }
+    if (rc == RC_CORRUPT)
+        return err_set(err, RC_CORRUPT, "memory is damaged: chunk at byte %ju of pack '%s'",
+                       (uintmax_t)c->offset, pack);
+    if (rc)
+        return rc;
+    rc = compress_expand((enum compress_codec)c->codec, data, c->stored, out,
+                         c->pages * MEMORY_PAGE, err);
+    return rc ? err_ctx(err, rc, "pack '%s'", pack) : RC_OK;
+}
+
+enum rc page_reader_expand(const struct page_reader *r, uint32_t chunk, void *data, void *out,
+                           struct err *err)
+{
+    const struct memory_chunk *c = &r->memory->chunks[chunk];
+    return expand(r, c, verify_chunk(r, c, data, err), data, out, err);
 }
 
 enum rc page_reader_chunk(const struct page_reader *r, uint32_t chunk, void *scratch, void *out,
                           struct err *err)
 {
     const struct memory_chunk *c = &r->memory->chunks[chunk];
-    enum rc rc = read_chunk(r, c, scratch, err);
-    /* A cache may have what was repaired in the store since. */
-    if (rc == RC_CORRUPT && backend_forget(r->packs[c->pack], c->offset, c->stored))
-        rc = read_chunk(r, c, scratch, err);
-    if (rc == RC_CORRUPT)
-        return err_set(err, RC_CORRUPT, "memory is damaged: chunk at byte %ju of pack '%s'",
-                       (uintmax_t)c->offset, r->memory->packs[c->pack].name);
-    if (rc)
-        return rc;
-    rc = compress_expand((enum compress_codec)c->codec, scratch, c->stored, out,
-                         c->pages * MEMORY_PAGE, err);
-    return rc ? err_ctx(err, rc, "pack '%s'", r->memory->packs[c->pack].name) : RC_OK;
+    enum rc rc = page_reader_stored(r, c->pack, c->offset, scratch, c->stored, err);
+    return expand(r, c, rc ? rc : verify_chunk(r, c, scratch, err), scratch, out, err);
 }
 
 enum rc page_reader_pages(const struct page_reader *r, uint32_t stream, uint64_t first, uint64_t n,
@@ -185,30 +211,37 @@ enum rc page_reader_pages(const struct page_reader *r, uint32_t stream, uint64_t
     return RC_OK;
 }
 
-/* ---- verifying all ---- */
+/* ---- looking whether packs are there ---- */
 
 struct check {
     const struct page_reader *reader;
-    uint32_t next; /* atomic */
-    uint64_t *done;
+    size_t next; /* atomic */
     pthread_mutex_t lock;
-    enum rc rc;
+    enum rc rc; /* atomic */
     struct err err;
 };
 
-static void *check_chunks(void *arg)
+static enum rc check_pack(const struct page_reader *r, size_t i, struct err *err)
+{
+    const struct memory_pack *p = &r->memory->packs[i];
+    struct backend_info info = {0};
+    char key[PACK_KEY_LEN];
+    pack_key(p->name, key);
+    enum rc rc = backend_stat(r->packs[i]->backend, key, &info, err);
+    if (!rc && info.size < p->size)
+        rc = err_set(err, RC_CORRUPT, "pack '%s' has been cut off", p->name);
+    return say_missing(rc, p, err);
+}
+
+static void *check_packs(void *arg)
 {
     struct check *c = arg;
-    const struct memory *m = c->reader->memory;
-    CLEANUP(mem_freep) uint8_t *buffers = mem_alloc(2 * MEMORY_CHUNK);
     for (;;) {
         struct err err = ERR_INIT;
-        uint32_t i = __atomic_fetch_add(&c->next, 1, __ATOMIC_RELAXED);
-        if (i >= m->n_chunks || __atomic_load_n(&c->rc, __ATOMIC_RELAXED))
+        size_t i = __atomic_fetch_add(&c->next, 1, __ATOMIC_RELAXED);
+        if (i >= c->reader->memory->n_packs || __atomic_load_n(&c->rc, __ATOMIC_RELAXED))
             return NULL;
-        enum rc rc = page_reader_chunk(c->reader, i, buffers, buffers + MEMORY_CHUNK, &err);
-        if (c->done)
-            (void)__atomic_fetch_add(c->done, m->chunks[i].stored, __ATOMIC_RELAXED);
+        enum rc rc = check_pack(c->reader, i, &err);
         if (!rc)
             continue;
         (void)pthread_mutex_lock(&c->lock);
@@ -220,17 +253,15 @@ static void *check_chunks(void *arg)
     }
 }
 
-/* NOLINTNEXTLINE(readability-non-const-parameter): `done` is counted up through the work */
-enum rc page_reader_verify(const struct page_reader *r, unsigned threads, uint64_t *done,
-                           struct err *err)
+enum rc page_reader_check(const struct page_reader *r, struct err *err)
 {
-    struct check c = {.reader = r, .done = done, .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct check c = {.reader = r, .lock = PTHREAD_MUTEX_INITIALIZER};
     pthread_t others[THREADS_MAX];
-    unsigned started = 0;
-    while (started + 1 < threads && started < THREADS_MAX &&
-           pthread_create(&others[started], NULL, check_chunks, &c) == 0)
+    unsigned started = 0, wanted = page_reader_pace(r).reads;
+    while (started + 1 < wanted && started + 1 < r->memory->n_packs && started < THREADS_MAX &&
+           pthread_create(&others[started], NULL, check_packs, &c) == 0)
         started++;
-    (void)check_chunks(&c);
+    (void)check_packs(&c);
     for (unsigned i = 0; i < started; i++)
         (void)pthread_join(others[i], NULL);
     (void)pthread_mutex_destroy(&c.lock);

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "store/pack.h"
 #include "store/pack_check.h"
+#include "store/page_scan.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -126,7 +127,7 @@ static enum rc check_checkpoint(struct store *s, const struct packs *p, unsigned
     if (!rc) /* of an encrypted one: that its memory cannot be read */
         rc = store_entry_pages(e, &pages, err);
     if (!rc && pages && !is_vouched_for(page_reader_memory(pages), p))
-        rc = page_reader_verify(pages, threads, p->done, err);
+        rc = page_scan_verify(pages, p->done, err);
     return rc;
 }
 

@@ -186,8 +186,10 @@ enum rc store_entry_copy(const struct store_entry *e, const char *name, int dirf
 
 /* Compare bytes with the manifest: all of them (and with STORE_ALL the chunks in packs), or only
  * page images (STORE_BIG) or all but these (STORE_SMALL): they alone may be looked at while CRIU
- * works, since what they hold is seen by nobody before the tree runs. done    counted up atomically
- * by the bytes read; may be NULL errors  RC_CORRUPT (which file), RC_UNSUPPORTED (no digests),
+ * works, since what they hold is seen by nobody before the tree runs.
+ * threads  for files; what is in packs is read as store/page_scan.h says
+ * done     counted up atomically by the bytes read; may be NULL
+ * errors   RC_CORRUPT (which file), RC_UNSUPPORTED (no digests),
  * RC_IO */
 enum store_which { STORE_ALL, STORE_SMALL, STORE_BIG };
 enum rc store_verify(const struct store_entry *e, enum store_which which, unsigned threads,

@@ -152,6 +152,10 @@ static void a_look_tells_size_and_whether_it_was_replaced(struct backend *b)
     CHECK_OK(backend_put(b, "look/one", "content", 7, &err));
     CHECK_OK(backend_stat(b, "look/one", &one, &err));
     CHECK_INT(one.size, 7);
+    CHECK_OK(backend_open_known(b, "look/one", &(struct backend_info){.size = one.size}, &o, &err));
+    CHECK_OK(backend_read(o, 1, data, 2, &err)); /* who knows only its size */
+    CHECK(memcmp(data, "on", 2) == 0);
+    backend_closep(&o);
     CHECK_OK(backend_open_known(b, "look/one", &one, &o, &err));
     CHECK_INT(o->size, 7);
     CHECK_OK(backend_read(o, 0, data, 7, &err));

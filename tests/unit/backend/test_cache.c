@@ -169,6 +169,21 @@ TEST(a_damaged_cache_costs_only_time)
     CHECK_INT(n->bytes, 3 * SIZE);
 }
 
+TEST(a_pack_that_was_seen_is_there_without_asking)
+{
+    struct err err = ERR_INIT;
+    struct counting *n = NULL;
+    struct backend_info info = {0};
+    CLEANUP(backend_freep) struct backend *b = counted((uint64_t)64 << 20, &n);
+    CHECK_RC(backend_stat(b, PACK, &info, &err), RC_NOT_FOUND);
+    CHECK_OK(backend_put(b, PACK, "pack", 4, &err));
+    CHECK(reads(b, PACK, 0, "pack", 4));
+    uint64_t asked = n->stats;
+    CHECK_OK(backend_stat(b, PACK, &info, &err));
+    CHECK_INT(info.size, 4);
+    CHECK_INT(n->stats, asked);
+}
+
 TEST(what_a_reader_calls_damaged_is_forgotten)
 {
     struct err err = ERR_INIT;

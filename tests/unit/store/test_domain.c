@@ -6,7 +6,7 @@
 #include "base/sys.h"
 #include "harness/test.h"
 #include "store/pack.h"
-#include "store/page_reader.h"
+#include "store/page_scan.h"
 #include "store/page_writer.h"
 
 #include <fcntl.h>
@@ -69,7 +69,7 @@ static enum rc read_pages(struct backend *b, const struct domain *d, const struc
     CLEANUP(page_reader_freep) struct page_reader *r = NULL;
     enum rc rc = page_reader_open(b, d, m, &r, err);
     if (!rc)
-        rc = page_reader_verify(r, 2, NULL, err);
+        rc = page_scan_verify(r, NULL, err);
     return rc ? rc : page_reader_pages(r, 1, 0, PAGES, out, err);
 }
 
