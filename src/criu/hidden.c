@@ -9,24 +9,35 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SHIM "lib/pages.so" /* beside sbin/criu */
+#define HIDE "lib/pages.so" /* beside sbin/criu */
+#define KEEP "lib/keep.so"
 #define RECORDS_MAX ((size_t)1 << 22)
 
-/* As tools/criu/pages.c writes it. */
+/* As tools/criu/pages.c writes it, and keep.c: then start and end are 0. */
 struct record {
     int32_t pid;
-    uint32_t zero;
+    int32_t keeper;
     uint64_t start, end;
 };
 
-bool cr_can_hide(const char *criu)
+static bool has(const char *criu, const char *shim)
 {
     const char *slash = strrchr(criu, '/');
     if (!slash)
         return false;
     CLEANUP(mem_freep)
-    char *path = mem_asprintf("%.*s/../" SHIM, (int)(slash - criu), criu);
+    char *path = mem_asprintf("%.*s/../%s", (int)(slash - criu), criu, shim);
     return access(path, R_OK) == 0;
+}
+
+bool cr_can_hide(const char *criu)
+{
+    return has(criu, HIDE);
+}
+
+bool cr_can_keep(const char *criu)
+{
+    return has(criu, KEEP);
 }
 
 static int by_place(const void *a, const void *b)
@@ -51,7 +62,14 @@ static size_t unite(struct cr_hidden *list, size_t n)
     return kept;
 }
 
-enum rc cr_hidden_read(int fd, struct cr_hidden **out, size_t *out_n, struct err *err)
+static bool makes_sense(const struct record *r)
+{
+    if (r->keeper)
+        return r->pid > 0 && r->keeper > 0 && !r->start && !r->end;
+    return r->pid > 0 && r->start < r->end && r->start % CR_PAGE == 0 && r->end % CR_PAGE == 0;
+}
+
+static enum rc read_records(int fd, struct record **out, size_t *out_n, struct err *err)
 {
     struct stat st;
     if (fstat(fd, &st) < 0 || lseek(fd, 0, SEEK_SET) < 0)
@@ -60,18 +78,47 @@ enum rc cr_hidden_read(int fd, struct cr_hidden **out, size_t *out_n, struct err
     if (size % sizeof(struct record) || n > RECORDS_MAX)
         return err_set(err, RC_CORRUPT, "the list of what CRIU has not saved is cut off");
     CLEANUP(mem_freep) struct record *records = mem_alloc(size + 1);
-    CLEANUP(mem_freep) struct cr_hidden *list = mem_zalloc((n + 1) * sizeof(*list));
     enum rc rc = sys_read_full(fd, records, size, &got, err);
+    for (size_t i = 0; !rc && i < n; i++)
+        if (!makes_sense(&records[i]))
+            rc = err_set(err, RC_CORRUPT, "the list of what CRIU has not saved makes no sense");
     if (rc)
         return rc;
-    for (size_t i = 0; i < n; i++) {
-        const struct record *r = &records[i];
-        if (r->pid <= 0 || r->start >= r->end || r->start % CR_PAGE || r->end % CR_PAGE)
-            return err_set(err, RC_CORRUPT, "the list of what CRIU has not saved makes no sense");
-        list[i] = (struct cr_hidden){(uint32_t)r->pid, r->start, r->end};
-    }
+    *out = STEAL(records);
+    *out_n = n;
+    return RC_OK;
+}
+
+enum rc cr_hidden_read(int fd, struct cr_hidden **out, size_t *out_n, struct err *err)
+{
+    CLEANUP(mem_freep) struct record *records = NULL;
+    size_t all = 0, n = 0;
+    enum rc rc = read_records(fd, &records, &all, err);
+    if (rc)
+        return rc;
+    CLEANUP(mem_freep) struct cr_hidden *list = mem_zalloc((all + 1) * sizeof(*list));
+    for (size_t i = 0; i < all; i++)
+        if (!records[i].keeper)
+            list[n++] =
+                (struct cr_hidden){(uint32_t)records[i].pid, records[i].start, records[i].end};
     qsort(list, n, sizeof(*list), by_place);
     *out_n = unite(list, n);
+    *out = n ? STEAL(list) : NULL;
+    return RC_OK;
+}
+
+enum rc cr_keepers_read(int fd, struct cr_keeper **out, size_t *out_n, struct err *err)
+{
+    CLEANUP(mem_freep) struct record *records = NULL;
+    size_t all = 0, n = 0;
+    enum rc rc = read_records(fd, &records, &all, err);
+    if (rc)
+        return rc;
+    CLEANUP(mem_freep) struct cr_keeper *list = mem_zalloc((all + 1) * sizeof(*list));
+    for (size_t i = 0; i < all; i++)
+        if (records[i].keeper)
+            list[n++] = (struct cr_keeper){(uint32_t)records[i].pid, (uint32_t)records[i].keeper};
+    *out_n = n;
     *out = n ? STEAL(list) : NULL;
     return RC_OK;
 }

@@ -91,6 +91,7 @@ static bool add_mapping(struct cr_pagemap *p, const struct wire_field *message)
     struct wire w = wire_of(message->data, message->len);
     struct wire_field f;
     struct cr_mapping m = {0};
+    uint64_t advice = 0; /* of madvise(): a bit for each that is in force */
     int more;
     while ((more = wire_next(&w, &f)) == 1) {
         m.start = f.number == 1 ? f.value : m.start;
@@ -98,10 +99,12 @@ static bool add_mapping(struct cr_pagemap *p, const struct wire_field *message)
         m.prot = f.number == 5 ? (uint32_t)f.value : m.prot;
         m.flags = f.number == 6 ? (uint32_t)f.value : m.flags;
         m.status = f.number == 7 ? (uint32_t)f.value : m.status;
+        advice = f.number == 9 ? f.value : advice;
     }
     if (more < 0 || m.end <= m.start || p->n_mappings == IMAGES_AREAS_MAX ||
         (p->n_mappings && m.start < p->mappings[p->n_mappings - 1].end))
         return false;
+    m.forks = !(advice & ((uint64_t)1 << MADV_DONTFORK | (uint64_t)1 << MADV_WIPEONFORK));
     p->mappings = grow(p->mappings, p->n_mappings, sizeof(m));
     p->mappings[p->n_mappings++] = m;
     return true;

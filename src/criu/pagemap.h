@@ -36,6 +36,7 @@ struct cr_mapping {
     uint64_t start, end;
     uint32_t prot, flags; /* as for mmap() */
     uint32_t status;      /* CRIU's */
+    bool forks;           /* a child has its content (no MADV_DONTFORK, MADV_WIPEONFORK) */
     bool inherited;       /* the parent or a child has the same one: pages may be shared
                              copy-on-write between them */
 };

@@ -4,8 +4,10 @@
 #include "base/fs.h"
 #include "base/mem.h"
 #include "base/sys.h"
+#include "container/keeper.h"
 #include "container/pages.h"
 #include "container/proc_tree.h"
+#include "container/room.h"
 #include "criu/hidden.h"
 #include "criu/pagemap.h"
 #include "criu/session.h"
@@ -34,8 +36,19 @@
 
 enum mode { MODE_HIDE, MODE_LAZY, MODE_IMAGES };
 
+/* A page image that is to be written. */
+struct planned {
+    struct page_image image;
+    char name[40];
+};
+
+struct kept {
+    pid_t pid, keeper;
+};
+
 struct capture {
     enum mode mode;
+    enum capture_keep keep;
     bool outside, plain;
     struct store_staging *into; /* borrowed */
     int staging;                /* its directory */
@@ -47,7 +60,15 @@ struct capture {
     bool hold_pages;
     uint64_t counter;        /* plain: bytes written; atomic */
     struct precopy *precopy; /* what was read ahead; NULL = nothing */
-    struct cr_pagemaps maps; /* after copying */
+
+    /* What is to be copied, and from whom. */
+    struct cr_pagemaps maps;
+    struct copier copier;   /* packed */
+    struct planned *images; /* plain */
+    size_t n_images;
+    struct kept *kept; /* all processes' that CRIU was kept from, or none's */
+    size_t n_kept;
+    bool copied;
 };
 
 /* CRIU needs two descriptors for each MiB that it maps into pipes. */
@@ -66,21 +87,14 @@ static enum mode choose_mode(const struct capture_options *o)
     return fits_in_pipes(o->rss_bytes) ? MODE_LAZY : MODE_IMAGES;
 }
 
-/* MemAvailable: what can be had without swapping. */
-static uint64_t available_memory(void)
-{
-    CLEANUP(buf_done) struct buf text = BUF_INIT;
-    static const char key[] = "MemAvailable:";
-    if (fs_read_file(AT_FDCWD, "/proc/meminfo", 1 << 16, &text, NULL) != RC_OK)
-        return 0;
-    const char *at = strstr(buf_str(&text), key);
-    return at ? strtoull(at + sizeof(key) - 1, NULL, 10) << 10 : 0;
-}
-
 static uint64_t buffer_size(const struct capture_options *o)
 {
-    uint64_t budget = o->budget_bytes ? o->budget_bytes : available_memory() / 4;
-    uint64_t want = o->hold ? o->rss_bytes + o->rss_bytes / 16 + SMALL_BUFFERS : SMALL_BUFFERS;
+    uint64_t free_bytes = room_machine() / 4;
+    uint64_t budget = o->budget_bytes ? o->budget_bytes : CAPTURE_BUDGET;
+    budget = budget < free_bytes ? budget : free_bytes;
+    uint64_t want = o->hold && o->keep == CAPTURE_KEEP_NOTHING
+                        ? o->rss_bytes + o->rss_bytes / 16 + SMALL_BUFFERS
+                        : SMALL_BUFFERS;
     return want < budget ? want : budget;
 }
 
@@ -109,8 +123,8 @@ static enum rc open_writer(struct capture *c, const struct capture_options *o, s
     store_free_ids(prefer);
     if (rc)
         return rc;
-    c->hold_pages = o->hold;
-    page_writer_hold(c->writer, o->hold);
+    c->hold_pages = o->hold && o->keep == CAPTURE_KEEP_NOTHING;
+    page_writer_hold(c->writer, c->hold_pages);
     return RC_OK;
 }
 
@@ -118,6 +132,7 @@ enum rc capture_open(const struct capture_options *o, struct capture **out, stru
 {
     CLEANUP(capture_freep) struct capture *c = mem_zalloc(sizeof(*c));
     *c = (struct capture){.mode = o->plain ? MODE_HIDE : choose_mode(o),
+                          .keep = o->keep,
                           .outside = o->outside,
                           .plain = o->plain,
                           .into = o->into,
@@ -136,10 +151,12 @@ enum rc capture_open(const struct capture_options *o, struct capture **out, stru
 
 enum rc capture_launch(struct capture *c, size_t first, struct capture_launch *out, struct err *err)
 {
+    static const char *const keep[] = {"", CR_KEEP_COPY, CR_KEEP_SHARE};
     char config[32];
     struct capture_launch l = {.fds = {c->file, c->socket[0]}};
     if (c->mode == MODE_HIDE) {
-        (void)snprintf(c->text, sizeof(c->text), CR_HIDDEN_VARIABLE "=%d", cr_session_fd(first));
+        (void)snprintf(c->text, sizeof(c->text), CR_HIDDEN_VARIABLE "=%d%s", cr_session_fd(first),
+                       keep[c->keep]);
         l.n_fds = 1;
         l.env = c->text;
     } else if (c->mode == MODE_LAZY) {
@@ -199,39 +216,50 @@ static void plan_run(struct copier *c, struct page_writer *w, const struct known
     }
 }
 
+/* Where the memory of a process is read. */
+static pid_t source_of(const struct capture *c, pid_t pid)
+{
+    for (size_t i = 0; i < c->n_kept; i++)
+        if (c->kept[i].pid == pid)
+            return c->kept[i].keeper;
+    return pid;
+}
+
 /* The lazy pages of one page map. */
-static enum rc plan(struct copier *c, struct capture *capture, const struct cr_pagemap *map,
-                    pid_t pid, struct err *err)
+static enum rc plan_pack(struct capture *c, const struct cr_pagemap *map, pid_t pid,
+                         struct err *err)
 {
     static const struct known nothing = {0};
     struct page_input *in = NULL;
-    const struct known *known =
-        capture->precopy ? precopy_confirmed(capture->precopy, pid) : &nothing;
-    enum rc rc =
-        page_writer_input(capture->writer, map->pages_id | MEMORY_LAZY, map->absent, &in, err);
+    const struct known *known = c->precopy ? precopy_confirmed(c->precopy, pid) : &nothing;
+    enum rc rc = page_writer_input(c->writer, map->pages_id | MEMORY_LAZY, map->absent, &in, err);
     for (size_t i = 0; !rc && i < map->n_runs; i++)
         if (!(map->runs[i].flags & CR_RUN_PRESENT))
-            plan_run(c, capture->writer, known, pid, &map->runs[i], in);
+            plan_run(&c->copier, c->writer, known, source_of(c, pid), &map->runs[i], in);
     return rc;
 }
 
 /* What CRIU has written of a process and what it was kept from, in one page image. */
-static enum rc write_image(struct capture *c, const struct cr_pagemap *map, pid_t pid,
-                           struct err *err)
+static void plan_image(struct capture *c, const struct cr_pagemap *map, pid_t pid)
 {
-    CLEANUP(page_image_done) struct page_image image = {0};
-    char name[40];
-    struct digest digest;
-    (void)snprintf(name, sizeof(name), "pages-%" PRIu32 ".img", map->pages_id);
+    c->images = mem_realloc(c->images, (c->n_images + 1) * sizeof(*c->images));
+    struct planned *p = &c->images[c->n_images++];
+    *p = (struct planned){.image = {0}};
+    (void)snprintf(p->name, sizeof(p->name), "pages-%" PRIu32 ".img", map->pages_id);
     for (size_t i = 0; i < map->n_runs; i++) {
         const struct cr_run *r = &map->runs[i];
         bool present = r->flags & CR_RUN_PRESENT;
-        page_image_add(&image, present ? 0 : pid, present ? r->at * CR_PAGE : r->address, r->pages);
+        page_image_add(&p->image, present ? 0 : source_of(c, pid),
+                       present ? r->at * CR_PAGE : r->address, r->pages);
     }
-    enum rc rc = page_image_write(&image, c->staging, name, &c->counter, &digest, err);
-    if (!rc)
-        store_staging_digest(c->into, name, image.pages * CR_PAGE, &digest);
-    return rc;
+}
+
+static enum rc plan(struct capture *c, const struct cr_pagemap *map, pid_t pid, struct err *err)
+{
+    if (!c->plain)
+        return plan_pack(c, map, pid, err);
+    plan_image(c, map, pid);
+    return RC_OK;
 }
 
 /* ---- what was hidden ---- */
@@ -288,6 +316,49 @@ static const struct proc_facts *task_of(const struct capture *c, const struct pr
     return NULL;
 }
 
+/* ---- keepers ---- */
+
+static void drop_keepers(struct capture *c)
+{
+    for (size_t i = 0; i < c->n_kept; i++)
+        keeper_end(c->kept[i].keeper);
+    free(c->kept);
+    c->kept = NULL;
+    c->n_kept = 0;
+}
+
+/* All, or none: what is left to be copied frozen is all of it. */
+static void take_keepers(struct capture *c, const struct proc_facts *tasks, size_t n_tasks)
+{
+    CLEANUP(mem_freep) struct cr_keeper *list = NULL;
+    size_t n = 0;
+    bool good = cr_keepers_read(c->file, &list, &n, NULL) == RC_OK;
+    c->kept = mem_zalloc((n + 1) * sizeof(*c->kept));
+    for (size_t i = 0; i < n; i++) {
+        const struct proc_facts *of = task_of(c, tasks, n_tasks, list[i].pid);
+        const struct proc_facts *keeper = task_of(c, tasks, n_tasks, list[i].keeper);
+        if (of && keeper && keeper_take(keeper->pid, NULL) == RC_OK)
+            c->kept[c->n_kept++] = (struct kept){of->pid, keeper->pid};
+        else
+            good = false;
+    }
+    if (!good)
+        drop_keepers(c);
+}
+
+/* Whether a child has all of what was hidden in these ranges of a process. */
+static bool is_kept(const struct cr_pagemap *map, const struct cr_hidden *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        for (uint64_t at = list[i].start; at < list[i].end;) {
+            const struct cr_mapping *m = cr_mapping_of(map, at);
+            if (!m || !m->forks)
+                return false;
+            at = m->end;
+        }
+    return true;
+}
+
 static enum rc add_hidden(struct capture *c, const struct proc_facts *tasks, size_t n_tasks,
                           struct err *err)
 {
@@ -307,42 +378,64 @@ static enum rc add_hidden(struct capture *c, const struct proc_facts *tasks, siz
         if (!rc)
             rc = cr_pagemap_add(map, runs.list, runs.n, err);
         free(runs.list);
+        if (c->keep == CAPTURE_KEEP_COPY && !is_kept(map, list + i, next - i))
+            drop_keepers(c);
     }
     return rc;
 }
 
-static enum rc plan_all(struct copier *c, struct capture *capture, pid_t in_namespace,
-                        struct err *err)
+static enum rc plan_all(struct capture *c, pid_t in_namespace, struct err *err)
 {
     CLEANUP(mem_freep) struct proc_facts *tasks = NULL;
-    struct cr_pagemaps *maps = &capture->maps;
+    struct cr_pagemaps *maps = &c->maps;
     size_t n_tasks = 0;
-    enum rc rc = cr_pagemaps_load(capture->staging, maps, err);
+    enum rc rc = cr_pagemaps_load(c->staging, maps, err);
     if (!rc)
         rc = proc_in_namespace(in_namespace, &tasks, &n_tasks, err);
-    if (!rc && capture->mode == MODE_HIDE)
-        rc = add_hidden(capture, tasks, n_tasks, err);
+    if (!rc && c->mode == MODE_HIDE) {
+        take_keepers(c, tasks, n_tasks);
+        rc = add_hidden(c, tasks, n_tasks, err);
+    }
     for (size_t i = 0; !rc && i < maps->n; i++) {
         const struct cr_pagemap *map = &maps->list[i];
         pid_t pid = outer_pid(tasks, n_tasks, map->pid);
         if (map->absent && (!pid || !map->pid))
             rc = err_set(err, RC_NOT_FOUND, "process %u of the tree is not to be found", map->pid);
         else if (map->absent)
-            rc = capture->plain ? write_image(capture, map, pid, err)
-                                : plan(c, capture, map, pid, err);
+            rc = plan(c, map, pid, err);
     }
     return rc;
 }
 
-enum rc capture_copy(struct capture *capture, pid_t in_namespace, struct err *err)
+static enum rc write_images(struct capture *c, struct err *err)
 {
-    CLEANUP(copier_done) struct copier c = {0};
-    if (capture->plain)
-        store_staging_settled(capture->into);
-    enum rc rc = plan_all(&c, capture, in_namespace, err);
-    if (!rc && !capture->plain)
-        rc = copier_run(&c, capture->writer, false, err);
+    enum rc rc = RC_OK;
+    for (size_t i = 0; !rc && i < c->n_images; i++) {
+        const struct planned *p = &c->images[i];
+        struct digest digest;
+        rc = page_image_write(&p->image, c->staging, p->name, &c->counter, &digest, err);
+        if (!rc)
+            store_staging_digest(c->into, p->name, p->image.pages * CR_PAGE, &digest);
+    }
+    return rc;
+}
+
+static enum rc copy_all(struct capture *c, struct err *err)
+{
+    enum rc rc = c->plain ? write_images(c, err) : copier_run(&c->copier, c->writer, false, err);
+    c->copied = !rc;
+    drop_keepers(c);
     return rc ? err_ctx(err, rc, "copy memory") : RC_OK;
+}
+
+enum rc capture_copy(struct capture *c, pid_t in_namespace, struct err *err)
+{
+    if (c->plain)
+        store_staging_settled(c->into);
+    enum rc rc = plan_all(c, in_namespace, err);
+    if (rc)
+        return err_ctx(err, rc, "list memory");
+    return c->n_kept ? RC_OK : copy_all(c, err);
 }
 
 void capture_thawed(struct capture *c)
@@ -417,12 +510,15 @@ enum rc capture_store(struct capture *c, struct metadata *meta, struct err *err)
     CLEANUP(memory_done) struct memory m = {0};
     CLEANUP(buf_done) struct buf text = {.max = MEMORY_MAX};
     struct page_writer_totals t;
-    enum rc rc = save_pagemaps(c, err);
+    if (!c->plain)
+        page_writer_hold(c->writer, false);
+    enum rc rc = c->copied ? RC_OK : copy_all(c, err);
+    if (!rc)
+        rc = save_pagemaps(c, err);
     if (rc || c->plain) {
         meta->pages_bytes = watch_pages_bytes(c->staging);
         return rc;
     }
-    page_writer_hold(c->writer, false);
     rc = pack_images(c, err);
     if (!rc)
         rc = page_writer_finish(c->writer, &m, &t, err);
@@ -445,8 +541,13 @@ void capture_freep(struct capture **p)
     struct capture *c = STEAL(*p);
     if (!c)
         return;
+    drop_keepers(c);
     precopy_freep(&c->precopy);
     page_writer_freep(&c->writer);
+    copier_done(&c->copier);
+    for (size_t i = 0; i < c->n_images; i++)
+        page_image_done(&c->images[i].image);
+    free(c->images);
     fd_closep(&c->socket[0]);
     fd_closep(&c->socket[1]);
     fd_closep(&c->file);

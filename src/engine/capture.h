@@ -7,6 +7,9 @@
  * with its digest (engine/page_image.h).  To packs, what CRIU has written as page images follows
  * when there is time.
  *
+ * Or, where CRIU leaves keepers of the memory behind (criu/hidden.h), the pages are only listed at
+ * that notification, and copied from the keepers when the tree goes on or is no more.
+ *
  * How CRIU is kept from it, the first that can be had:
  *   hide    it does not see these pages at all (criu/hidden.h)
  *   lazy    it is told that they will be loaded lazily; it maps each page into a pipe, and would
@@ -27,6 +30,14 @@
 
 struct capture;
 
+/* What a tree is to leave behind, if it can; where it could not, its memory is copied frozen. */
+enum capture_keep {
+    CAPTURE_KEEP_NOTHING,
+    CAPTURE_KEEP_COPY,  /* memory that is copied when the tree writes it; costs as much as it
+                           writes until all is stored */
+    CAPTURE_KEEP_SHARE, /* its memory itself: for a tree that ends now */
+};
+
 struct capture_options {
     struct store *store;
     const char *criu;           /* path of the program */
@@ -35,10 +46,14 @@ struct capture_options {
     const char *name;           /* of the box, whose earlier checkpoints have most of it; or NULL */
     bool outside;               /* CRIU is not in the tree's PID namespace */
     bool hold;                  /* the tree waits for the copying alone, not for the storing */
-    uint64_t rss_bytes;         /* of the tree */
-    uint64_t budget_bytes;      /* of memory for copies; 0 = a quarter of what is free */
+    enum capture_keep keep;
+    uint64_t rss_bytes;    /* of the tree */
+    uint64_t budget_bytes; /* of memory for copies; 0 = CAPTURE_BUDGET, or a quarter of what is free
+                              if that is less */
     enum compress_codec codec;
 };
+
+#define CAPTURE_BUDGET ((uint64_t)256 << 20)
 
 /* Whether there can be a capture for a plain checkpoint; else CRIU writes all of it. */
 bool capture_can_write_images(const char *criu);
@@ -68,7 +83,7 @@ const uint64_t *capture_counter(const struct capture *c);
  * errors  as precopy_run() */
 enum rc capture_ahead(struct capture *c, pid_t root, uint64_t deadline, struct err *err);
 
-/* At the post-dump notification: copy the memory of the frozen tree.
+/* At the post-dump notification: copy the memory of the frozen tree, or take over its keepers.
  * in_namespace  some process of its PID namespace
  * errors        RC_NOT_FOUND (a process is not there), RC_DENIED, RC_IO, or what storing met */
 enum rc capture_copy(struct capture *c, pid_t in_namespace, struct err *err);
@@ -76,9 +91,10 @@ enum rc capture_copy(struct capture *c, pid_t in_namespace, struct err *err);
 /* The tree runs again, or is no more: nothing has to be watched. */
 void capture_thawed(struct capture *c);
 
-/* Store the rest, write MEMORY_NAME (unless plain) and the page maps into the staging directory,
- * and fill the metadata's memory. Packed: page images in the staging directory are packed and
- * removed.  The packs stay until capture_freep(), which must come after the commit. */
+/* Copy from the keepers, store the rest, write MEMORY_NAME (unless plain) and the page maps into
+ * the staging directory, and fill the metadata's memory. Packed: page images in the staging
+ * directory are packed and removed.  The packs stay until capture_freep(), which must come after
+ * the commit. */
 enum rc capture_store(struct capture *c, struct metadata *meta, struct err *err);
 
 void capture_freep(struct capture **p);

@@ -19,7 +19,9 @@
 #include "base/sys.h"
 #include "container/join.h"
 #include "container/proc_tree.h"
+#include "container/room.h"
 #include "criu/explain.h"
+#include "criu/hidden.h"
 #include "criu/mend.h"
 #include "criu/session.h"
 #include "engine/capture.h"
@@ -303,6 +305,21 @@ static bool may_end_early(const struct checkpoint *c)
     return false;
 }
 
+/* Whether the tree can leave its memory behind.  What it writes until that is stored takes memory
+ * once more, which it must have.  In a PID namespace that ends with the tree nobody is left, and
+ * orphans are children of its first process. */
+static enum capture_keep may_keep(const struct checkpoint *c)
+{
+    uint64_t room = 0;
+    if (!cr_can_keep(c->engine->criu) || c->gpus.n || c->tree[0].inner == 1)
+        return CAPTURE_KEEP_NOTHING;
+    if (c->req->stop)
+        return c->early && join_same(c->req->pid, getpid(), "pid") ? CAPTURE_KEEP_SHARE
+                                                                   : CAPTURE_KEEP_NOTHING;
+    return room_of(c->req->pid, &room, NULL) == RC_OK && room > c->rss_bytes ? CAPTURE_KEEP_COPY
+                                                                             : CAPTURE_KEEP_NOTHING;
+}
+
 static enum rc stage(void *ctx, uint64_t deadline, struct err *err)
 {
     (void)deadline;
@@ -330,6 +347,7 @@ static enum rc stage(void *ctx, uint64_t deadline, struct err *err)
                                 .plain = c->req->plain,
                                 .name = c->req->name,
                                 .hold = !c->req->stop || c->early,
+                                .keep = may_keep(c),
                                 .rss_bytes = c->rss_bytes,
                                 .codec = c->req->codec};
     return capture_open(&o, &c->capture, err);

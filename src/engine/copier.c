@@ -9,7 +9,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #define THREADS_MAX 16U
@@ -58,65 +57,67 @@ void copier_add(struct copier *c, pid_t pid, uint64_t address, uint64_t pages,
     }
 }
 
-/* Memory that the process itself may not read is read through its file in /proc. */
-static enum rc read_forced(pid_t pid, uint64_t address, uint8_t *to, size_t len, struct err *err)
+void copier_source_done(struct copier_source *s)
+{
+    if (s->pid)
+        fd_closep(&s->file);
+    s->pid = 0;
+}
+
+static enum rc open_source(struct copier_source *s, pid_t pid, struct err *err)
 {
     char path[40];
+    if (s->pid == pid)
+        return RC_OK;
+    copier_source_done(s);
     (void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
-    CLEANUP(fd_closep) int fd = sys_openat(AT_FDCWD, path, O_RDONLY, 0);
-    if (fd < 0)
+    s->file = sys_openat(AT_FDCWD, path, O_RDONLY, 0);
+    if (s->file < 0)
         return err_sys(err, "open '%s'", path);
-    for (size_t got = 0; got < len;) {
-        ssize_t n = pread(fd, to + got, len - got, (off_t)(address + got));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return err_sys(err, "read memory of process %d at %#jx", (int)pid,
-                           (uintmax_t)(address + got));
-        got += (size_t)n;
-    }
+    s->pid = pid;
     return RC_OK;
 }
 
-static bool read_directly(pid_t pid, uint64_t address, void *to, size_t len)
+enum rc copier_read(struct copier_source *s, pid_t pid, uint64_t address, void *to, size_t len,
+                    struct err *err)
 {
-    struct iovec there = {to, len};
-    // NOLINTNEXTLINE(performance-no-int-to-ptr): an address of another process
-    struct iovec from = {(void *)(uintptr_t)address, len};
-    return process_vm_readv(pid, &there, 1, &from, 1, 0) == (ssize_t)len;
+    enum rc rc = open_source(s, pid, err);
+    for (size_t got = 0; !rc && got < len;) {
+        ssize_t n = pread(s->file, (uint8_t *)to + got, len - got, (off_t)(address + got));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            rc = err_sys(err, "read memory of process %d at %#jx", (int)pid,
+                         (uintmax_t)(address + got));
+        else if (n == 0)
+            rc = err_set(err, RC_NOT_FOUND, "process %d has ended", (int)pid);
+        got += n > 0 ? (size_t)n : 0;
+    }
+    return rc;
 }
 
-enum rc copier_read(pid_t pid, uint64_t address, void *to, size_t len, struct err *err)
-{
-    return read_directly(pid, address, to, len) ? RC_OK : read_forced(pid, address, to, len, err);
-}
-
-static enum rc copy(const struct run *r, struct copier_piece *p, struct err *err)
+static enum rc copy(const struct run *r, struct copier_source *s, struct copier_piece *p,
+                    struct err *err)
 {
     struct page_block *b = page_writer_take(r->writer, err);
     if (!b)
         return err->rc ? err->rc : RC_IO;
-    void *to = page_block_data(b);
-    size_t len = p->n * MEMORY_PAGE;
-    enum rc rc = RC_OK;
-    p->lost = !read_directly(p->pid, p->address, to, len);
-    if (p->lost && !r->lenient) {
-        rc = read_forced(p->pid, p->address, to, len, err);
-        p->lost = rc != RC_OK;
-    }
+    enum rc rc = copier_read(s, p->pid, p->address, page_block_data(b), p->n * MEMORY_PAGE, err);
+    p->lost = rc != RC_OK;
     page_writer_give(r->writer, b, p->input, p->first, p->lost ? 0 : p->n);
-    return rc;
+    return r->lenient ? RC_OK : rc;
 }
 
 static void *copy_all(void *arg)
 {
     struct run *r = arg;
+    CLEANUP(copier_source_done) struct copier_source source = {0};
     for (;;) {
         struct err err = ERR_INIT;
         size_t i = __atomic_fetch_add(&r->next, 1, __ATOMIC_RELAXED);
         if (i >= r->copier->n)
             return NULL;
-        enum rc rc = copy(r, &r->copier->list[i], &err);
+        enum rc rc = copy(r, &source, &r->copier->list[i], &err);
         if (!rc)
             continue;
         __atomic_store_n(&r->next, r->copier->n, __ATOMIC_RELAXED); /* the others may stop */

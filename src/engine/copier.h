@@ -28,9 +28,18 @@ struct copier {
 void copier_add(struct copier *c, pid_t pid, uint64_t address, uint64_t pages,
                 struct page_input *input, uint64_t first);
 
-/* Read memory of a process that stands still, also what it may not read itself.
+/* The process that was read last; a thread has one. */
+struct copier_source {
+    pid_t pid; /* 0: none */
+    int file;  /* its memory, while pid is not 0 */
+};
+
+/* Read memory, also what the process itself may not read.  Not by process_vm_readv(): that pins
+ * pages, and one that is shared with a child copy-on-write is copied for it, and stays so.
  * errors  RC_NOT_FOUND, RC_DENIED, RC_IO */
-enum rc copier_read(pid_t pid, uint64_t address, void *to, size_t len, struct err *err);
+enum rc copier_read(struct copier_source *s, pid_t pid, uint64_t address, void *to, size_t len,
+                    struct err *err);
+void copier_source_done(struct copier_source *s); /* for CLEANUP() */
 
 /* Threads that are of use on this machine. */
 unsigned copier_threads(void);

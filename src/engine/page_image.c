@@ -76,15 +76,15 @@ static const struct page_image_piece *piece_of(const struct page_image *p, uint6
 }
 
 /* Pages at..at+n-1 of the new image. */
-static enum rc read_pages(const struct job *j, uint64_t at, uint64_t n, uint8_t *to,
-                          struct err *err)
+static enum rc read_pages(const struct job *j, struct copier_source *source, uint64_t at,
+                          uint64_t n, uint8_t *to, struct err *err)
 {
     enum rc rc = RC_OK;
     for (const struct page_image_piece *p = piece_of(j->image, at); !rc && n > 0; p++) {
         uint64_t skip = at - p->at, left = p->pages - skip, some = left < n ? left : n;
         uint64_t from = p->from + skip * MEMORY_PAGE;
         size_t len = (size_t)some * MEMORY_PAGE;
-        rc = p->pid ? copier_read(p->pid, from, to, len, err)
+        rc = p->pid ? copier_read(source, p->pid, from, to, len, err)
                     : read_image(j->old, from, to, len, err);
         at += some;
         n -= some;
@@ -93,37 +93,42 @@ static enum rc read_pages(const struct job *j, uint64_t at, uint64_t n, uint8_t 
     return rc;
 }
 
-static enum rc write_segment(const struct job *j, uint64_t i, struct digest_sum *sum, uint8_t *buf,
-                             struct err *err)
+struct worker {
+    struct job *job;
+    struct copier_source source;
+    struct digest_sum *sum;
+    uint8_t *buf; /* STEP_PAGES */
+};
+
+static enum rc write_segment(struct worker *w, uint64_t i, struct err *err)
 {
+    const struct job *j = w->job;
     uint64_t at = i * SEGMENT_PAGES, end = at + SEGMENT_PAGES;
     end = end < j->image->pages ? end : j->image->pages;
     for (uint64_t n; at < end; at += n) {
         n = end - at < STEP_PAGES ? end - at : STEP_PAGES;
         size_t len = (size_t)n * MEMORY_PAGE;
-        enum rc rc = read_pages(j, at, n, buf, err);
+        enum rc rc = read_pages(j, &w->source, at, n, w->buf, err);
         if (!rc)
-            rc = sys_pwrite_all(j->new, buf, len, at * MEMORY_PAGE, err);
+            rc = sys_pwrite_all(j->new, w->buf, len, at * MEMORY_PAGE, err);
         if (rc)
             return rc;
-        digest_sum_add(sum, buf, len);
+        digest_sum_add(w->sum, w->buf, len);
         (void)__atomic_fetch_add(j->done, len, __ATOMIC_RELAXED);
     }
-    digest_sum_take(sum, &j->digests[i]);
+    digest_sum_take(w->sum, &j->digests[i]);
     return RC_OK;
 }
 
-static void *work(void *arg)
+static void work_through(struct worker *w)
 {
-    struct job *j = arg;
-    CLEANUP(digest_sum_freep) struct digest_sum *sum = digest_sum_new();
-    CLEANUP(mem_freep) uint8_t *buf = mem_alloc(STEP_PAGES * MEMORY_PAGE);
+    struct job *j = w->job;
     for (;;) {
         struct err err = ERR_INIT;
         uint64_t i = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED);
         if (i >= j->segments)
-            return NULL;
-        enum rc rc = write_segment(j, i, sum, buf, &err);
+            return;
+        enum rc rc = write_segment(w, i, &err);
         if (!rc)
             continue;
         __atomic_store_n(&j->next, j->segments, __ATOMIC_RELAXED); /* the others may stop */
@@ -133,8 +138,20 @@ static void *work(void *arg)
             j->err = err;
         }
         (void)pthread_mutex_unlock(&j->lock);
-        return NULL;
+        return;
     }
+}
+
+static void *work(void *arg)
+{
+    struct worker w = {.job = arg};
+    w.sum = digest_sum_new();
+    w.buf = mem_alloc(STEP_PAGES * MEMORY_PAGE);
+    work_through(&w);
+    copier_source_done(&w.source);
+    digest_sum_freep(&w.sum);
+    free(w.buf);
+    return NULL;
 }
 
 static enum rc run(struct job *j, struct err *err)

@@ -34,8 +34,8 @@ def main():
     text, action = os.environ["PROXY"].split("=")
     chrek = socket.socket(fileno=int(sys.argv[2]))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    criu = subprocess.Popen([os.environ["PROXY_CRIU"], "swrk", str(theirs.fileno())], close_fds=False,
-                            pass_fds=[theirs.fileno()])
+    theirs.set_inheritable(True)
+    criu = subprocess.Popen([os.environ["PROXY_CRIU"], "swrk", str(theirs.fileno())], close_fds=False)
     theirs.close()
     met = False
     while True:

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 struct path {
-    char text[2 * PATH_MAX + 64];
+    char text[3 * PATH_MAX + 64];
 };
 
 static _Noreturn void die(const char *what)
@@ -61,8 +61,8 @@ int main(int argc, char **argv)
     struct path loader, lib, shims, criu;
 
     find_prefix(prefix, sizeof(prefix));
-    (void)snprintf(shims.text, sizeof(shims.text), "%s/lib/prlimit.so:%s/lib/pages.so", prefix,
-                   prefix);
+    (void)snprintf(shims.text, sizeof(shims.text),
+                   "%s/lib/prlimit.so:%s/lib/pages.so:%s/lib/keep.so", prefix, prefix, prefix);
     char *fixed[] = {
         in_prefix(&loader, prefix, "lib/ld.so"),
         "--argv0",

@@ -36,8 +36,8 @@ enum { PRESENT = 1 << 3, SWAPPED = 1 << 4 };
 
 /* What the caller reads (src/criu/hidden.c). */
 struct record {
-    int32_t pid; /* as CRIU sees it */
-    uint32_t zero;
+    int32_t pid;   /* as CRIU sees it */
+    uint32_t zero; /* not so in the records of keep.c */
     uint64_t start, end;
 };
 

@@ -70,6 +70,30 @@ TEST(records_that_make_no_sense_are_refused)
     CHECK_RC(cr_hidden_read(cut, &list, &n, &err), RC_CORRUPT);
 }
 
+TEST(keepers_are_told_apart_from_what_was_hidden)
+{
+    static const struct record records[] = {
+        {7, 0, 0x1000, 0x3000}, {9, 0, 0x9000, 0xa000}, {7, 70, 0, 0}, {9, 90, 0, 0}};
+    static const struct record bad = {7, 70, 0x1000, 0x2000};
+    struct err err = ERR_INIT;
+    CLEANUP(mem_freep) struct cr_hidden *list = NULL;
+    CLEANUP(mem_freep) struct cr_keeper *keepers = NULL;
+    size_t n = 0;
+    CLEANUP(fd_closep) int fd = file_of(records, sizeof(records));
+    CHECK_OK(cr_hidden_read(fd, &list, &n, &err));
+    CHECK_INT(n, 2);
+    CHECK_OK(cr_keepers_read(fd, &keepers, &n, &err));
+    CHECK_INT(n, 2);
+    CHECK(keepers[0].pid == 7 && keepers[0].keeper == 70);
+    CHECK(keepers[1].pid == 9 && keepers[1].keeper == 90);
+    CLEANUP(fd_closep) int none = file_of(records, 2 * sizeof(records[0]));
+    struct cr_keeper *nobody = NULL;
+    CHECK_OK(cr_keepers_read(none, &nobody, &n, &err));
+    CHECK(n == 0 && !nobody);
+    CLEANUP(fd_closep) int wrong = file_of(&bad, sizeof(bad));
+    CHECK_RC(cr_keepers_read(wrong, &nobody, &n, &err), RC_CORRUPT);
+}
+
 static struct cr_pagemap page_map(void)
 {
     struct cr_run *runs = mem_zalloc(2 * sizeof(*runs));

@@ -1,0 +1,123 @@
+"""Memory that is copied when the program runs again, or is no more: what it was in the freeze."""
+
+import os
+import pathlib
+import signal
+import subprocess
+
+from lib import find, processes_of, wait_for
+from test_ahead import churning, finish
+from test_crash import faulty
+from test_pager import ended_well, restore
+from test_plain import waiting
+
+# Looks for anything that a checkpoint could have left with it; its memory is copied for some time.
+WATCHFUL = """
+import mmap, os, signal, sys, time
+told = []
+signal.signal(signal.SIGCHLD, lambda *_: told.append(1))
+much = mmap.mmap(-1, 96 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+apart = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for at in range(0, len(much), 4096):
+    much[at:at + 8] = at.to_bytes(8, 'little')
+apart[:] = b'apart...' * (len(apart) // 8)
+if sys.argv[1] == 'apart':
+    apart.madvise(mmap.MADV_DONTFORK)
+files = len(os.listdir('/proc/self/fd'))
+strange = ''
+print('ready', flush=True)
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.002)
+    try:
+        strange += f'child {os.waitpid(-1, os.WNOHANG | 0x40000000)} '
+    except ChildProcessError:
+        pass
+    if len(os.listdir('/proc/self/fd')) != files:
+        strange += 'a file '
+right = all(much[at:at + 8] == at.to_bytes(8, 'little') for at in range(0, len(much), 4096))
+right = right and apart[:] == b'apart...' * (len(apart) // 8)
+print('all ok' if right and not told and not strange else f'bad: {right} {told} {strange}', flush=True)
+"""
+
+
+def watchful(t, how):
+    with open(t.dir / "said", "ab") as said:
+        p = subprocess.Popen(["python3", "-c", WATCHFUL, how, t.dir / "go"], env=t.env, stdin=subprocess.DEVNULL,
+                             stdout=said, stderr=said, start_new_session=True)
+    wait_for("ready", lambda: b"ready" in (t.dir / "said").read_bytes() or p.poll() is not None)
+    return p
+
+
+def ended(t, p):
+    (t.dir / "go").touch()
+    assert p.wait(60) == 0
+    said = (t.dir / "said").read_text()
+    assert "all ok" in said, said
+
+
+def others(t, p):
+    """Processes that have the program's memory, beside itself."""
+    name = pathlib.Path(f"/proc/{p.pid}/cmdline").read_bytes()
+    return [pid for pid, command in processes_of(str(t.dir).encode()).items() if pid != p.pid and command == name]
+
+
+def test_written_while_it_is_copied(t):
+    """A tree that changes its memory all the time, also during the copying: each format."""
+    for form in ("packed", "plain"):
+        p = churning(t, 64)
+        t.chrek("checkpoint", "--format", form, "--id", form, "c")
+        finish(t, p)
+        (t.dir / "go").unlink()
+        ended_well(restore(t, "full", form))
+
+
+def test_no_trace(t):
+    """The program has no child, descriptor or signal more than before, and what no child inherits is saved."""
+    for how in ("all", "apart"):
+        (t.dir / "go").unlink(missing_ok=True)
+        p = watchful(t, how)
+        for form in ("packed", "plain"):
+            t.chrek("checkpoint", "--format", form, "--id", f"{how}-{form}", p.pid)
+        wait_for("the end of all others", lambda p=p: not others(t, p))
+        ended(t, p)
+        for form in ("packed", "plain"):
+            again = restore(t, "full", f"{how}-{form}")
+            assert again.wait(60) == 0, again.text()
+            assert "bad" not in (t.dir / "said").read_text()
+
+
+def test_ended_early(t):
+    """The program is gone when its memory is copied."""
+    p = waiting(t, 48)
+    t.chrek("checkpoint", "--stop", "--early", "--id", "x", p.pid)
+    assert p.wait(10) == -signal.SIGKILL
+    assert "whole" in t.chrek("verify", "x").stdout
+    again = restore(t, "full", "x")
+    assert again.wait(60) == 0 and "all ok" in (t.dir / "said").read_text(), again.text()
+
+
+def test_killed_meanwhile(t):
+    """Who keeps the memory ends with chrek, whatever that was about to do; the program goes on."""
+    prefix = t.dir / "prefix"
+    (prefix / "sbin").mkdir(parents=True)
+    criu = pathlib.Path(find("CHREK_CRIU", "build/criu/sbin/criu"))
+    (prefix / "lib").symlink_to(criu.resolve().parents[1] / "lib")
+    env = dict(t.env, **t.between("post-dump", "hang"))
+    (t.dir / "criu").rename(prefix / "sbin/criu")
+    env["CHREK_CRIU"] = str(prefix / "sbin/criu")
+    p = waiting(t, 48)
+    c = t.start("checkpoint", "--id", "x", p.pid, env=env)
+    keeper, = wait_for("a keeper", lambda: others(t, p) or c.poll() is not None)
+    assert f"TracerPid:\t{c.pid}\n" in wait_for("its status", lambda: traced(keeper))
+    t.stop(c, signal.SIGKILL)
+    wait_for("its end", lambda: not others(t, p))
+    done = faulty(t, "publish:kill", "checkpoint", "--id", "x", str(p.pid))
+    assert done.returncode == -signal.SIGKILL
+    wait_for("the end of all others", lambda: not others(t, p))
+    ended(t, p)
+
+
+def traced(pid):
+    """The status of a process, when somebody traces it."""
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return text if "TracerPid:\t0\n" not in text and os.path.exists(f"/proc/{pid}") else None
