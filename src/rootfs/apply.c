@@ -141,6 +141,7 @@ static enum rc delete_one(int rootfd, const char *path, struct err *err)
 struct apply {
     int root;
     const struct kept *kept;
+    bool sparing; /* leave alone what is as it should be */
     /* The kernel makes one whiteout and links it to all the names: an archive then has it once, and
      * links to that. */
     char **whiteouts;
@@ -219,6 +220,18 @@ static enum rc make_way(const struct apply *a, const char *path, bool for_dir, s
     return delete_one(a->root, path, err);
 }
 
+/* A directory that is there with its owner and mode. */
+static bool is_as_it_should_be(const struct apply *a, const char *path, struct archive_entry *e)
+{
+    struct stat st;
+    const char *at = *path ? path : ".";
+    CLEANUP(fd_closep)
+    int fd = sys_open_in_root(a->root, at, O_PATH | O_NOFOLLOW, 0, RESOLVE_NO_SYMLINKS);
+    return a->sparing && fd >= 0 && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) &&
+           st.st_uid == (uid_t)archive_entry_uid(e) && st.st_gid == (gid_t)archive_entry_gid(e) &&
+           (st.st_mode & 07777) == (archive_entry_perm(e) & 07777);
+}
+
 static enum rc before_entry(void *arg, const char *path, struct archive_entry *e, bool *out_skip,
                             struct err *err)
 {
@@ -232,21 +245,39 @@ static enum rc before_entry(void *arg, const char *path, struct archive_entry *e
         return remove_path(a, gone, err);
     if (whiteout_is_opaque_mark(path))
         return empty(a, parent, err);
-    if (*out_skip || !*path)
+    if (*out_skip)
         return RC_OK;
+    if (!*path) {
+        *out_skip = is_as_it_should_be(a, path, e);
+        return RC_OK;
+    }
     enum rc rc = make_way(a, path, is_dir, err);
     if (!rc && whiteout_is_opaque(e))
         rc = empty(a, path, err);
     whiteout_drop_attributes(e);
+    *out_skip = !rc && is_dir && is_as_it_should_be(a, path, e);
     return rc;
+}
+
+static enum rc apply_stream(int fd, int rootfd, bool sparing, struct err *err)
+{
+    CLEANUP(kept_done) struct kept kept = {0};
+    CLEANUP(apply_done) struct apply a = {.root = rootfd, .kept = &kept, .sparing = sparing};
+    enum rc rc = what_is_kept(&kept, err);
+    if (!rc)
+        rc = tmpfs_load_stream(fd, rootfd, before_entry, &a, err);
+    return rc ? err_ctx(err, rc, "extract '" ROOTFS_DIFF "'") : RC_OK;
 }
 
 enum rc rootfs_apply_files(int ckptfd, int rootfd, struct err *err)
 {
-    CLEANUP(kept_done) struct kept kept = {0};
-    CLEANUP(apply_done) struct apply a = {.root = rootfd, .kept = &kept};
-    enum rc rc = what_is_kept(&kept, err);
-    return rc ? rc : tmpfs_load_filtered(ckptfd, ROOTFS_DIFF, rootfd, before_entry, &a, err);
+    CLEANUP(fd_closep) int fd = sys_openat(ckptfd, ROOTFS_DIFF, O_RDONLY | O_NOFOLLOW, 0);
+    return fd < 0 ? err_sys(err, "open '" ROOTFS_DIFF "'") : apply_stream(fd, rootfd, false, err);
+}
+
+enum rc rootfs_apply_stream(int fd, int rootfd, struct err *err)
+{
+    return apply_stream(fd, rootfd, true, err);
 }
 
 /* ---- deletions ---- */
@@ -260,15 +291,19 @@ static enum rc read_list(int ckptfd, struct buf *text, struct err *err)
 enum rc rootfs_apply_deletions(int ckptfd, int rootfd, struct err *err)
 {
     CLEANUP(buf_done) struct buf text = BUF_INIT;
-    CLEANUP(kept_done) struct kept kept = {0};
     enum rc rc = read_list(ckptfd, &text, err);
     if (rc == RC_NOT_FOUND)
         return RC_OK;
-    if (!rc)
-        rc = what_is_kept(&kept, err);
+    return rc ? rc : rootfs_apply_deletion_list(buf_str(&text), text.len, rootfd, err);
+}
+
+enum rc rootfs_apply_deletion_list(const char *text, size_t len, int rootfd, struct err *err)
+{
+    CLEANUP(kept_done) struct kept kept = {0};
+    enum rc rc = what_is_kept(&kept, err);
     if (rc)
         return rc;
-    CLEANUP(json_docp) yyjson_doc *doc = yyjson_read(buf_str(&text), text.len, 0);
+    CLEANUP(json_docp) yyjson_doc *doc = yyjson_read(text, len, 0);
     yyjson_val *list = yyjson_doc_get_root(doc), *item;
     if (!yyjson_is_arr(list))
         return err_set(err, RC_CORRUPT, "the list of deleted files is no JSON array");

@@ -11,6 +11,7 @@
 #include "base/err.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #define ROOTFS_DIFF "rootfs-diff.tar"
 #define ROOTFS_DELETED "deleted-files.json"
@@ -23,6 +24,13 @@
  */
 enum rc rootfs_apply_files(int ckptfd, int rootfd, struct err *err);
 
+/* The same of an open archive, which may be a pipe, for who may not have the right to everything:
+ * a directory that is there as it should be is left alone.
+ * fd  borrowed */
+enum rc rootfs_apply_stream(int fd, int rootfd, struct err *err);
+
 /* Remove what was deleted.  What is not there any more is fine.
  * errors  RC_CORRUPT (no such list, or one that reaches outside), RC_IO */
 enum rc rootfs_apply_deletions(int ckptfd, int rootfd, struct err *err);
+/* The same of the list itself. */
+enum rc rootfs_apply_deletion_list(const char *text, size_t len, int rootfd, struct err *err);

@@ -280,10 +280,32 @@ static enum rc load_all(const struct load *l, struct archive *in, struct archive
     }
 }
 
+static void go_backp(int *fd)
+{
+    if (*fd >= 0)
+        (void)!fchdir(*fd);
+    fd_closep(fd);
+}
+
+/* Into the directory, with this thread alone.  Filters of system calls forbid that in containers;
+ * then with the whole process, and back: whoever is so restricted has no other thread that would
+ * mind. */
+static enum rc enter(int dirfd, int *out_back, struct err *err)
+{
+    if (unshare(CLONE_FS) < 0) {
+        *out_back = errno == EPERM ? sys_openat(AT_FDCWD, ".", O_RDONLY | O_DIRECTORY, 0) : -1;
+        if (*out_back < 0)
+            return err_sys(err, "enter the directory");
+    }
+    return fchdir(dirfd) < 0 ? err_sys(err, "enter the directory") : RC_OK;
+}
+
 static enum rc load_here(const struct load *l, struct err *err)
 {
-    if (unshare(CLONE_FS) < 0 || fchdir(l->dirfd) < 0)
-        return err_sys(err, "enter the directory");
+    CLEANUP(go_backp) int back = -1;
+    enum rc rc = enter(l->dirfd, &back, err);
+    if (rc)
+        return rc;
     CLEANUP(read_freep) struct archive *in = archive_read_new();
     CLEANUP(write_freep) struct archive *disk = archive_write_disk_new();
     (void)archive_read_support_format_tar(in);
@@ -294,7 +316,7 @@ static enum rc load_here(const struct load *l, struct err *err)
                   ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS);
     if (archive_read_open_fd(in, l->fd, BLOCK) != ARCHIVE_OK)
         return err_set(err, RC_CORRUPT, "no archive: %s", archive_error_string(in));
-    enum rc rc = load_all(l, in, disk, err);
+    rc = load_all(l, in, disk, err);
     if (!rc && archive_write_close(disk) != ARCHIVE_OK)
         rc = archive_error(disk, "extract", err);
     return rc;
@@ -309,17 +331,18 @@ static void *load_thread(void *arg)
 
 enum rc tmpfs_load(int infd, const char *name, int dirfd, struct err *err)
 {
-    return tmpfs_load_filtered(infd, name, dirfd, NULL, NULL, err);
-}
-
-enum rc tmpfs_load_filtered(int infd, const char *name, int dirfd,
-                            enum rc (*before)(void *arg, const char *path, struct archive_entry *e,
-                                              bool *out_skip, struct err *err),
-                            void *arg, struct err *err)
-{
     CLEANUP(fd_closep) int fd = sys_openat(infd, name, O_RDONLY | O_NOFOLLOW, 0);
     if (fd < 0)
         return err_sys(err, "open '%s'", name);
+    enum rc rc = tmpfs_load_stream(fd, dirfd, NULL, NULL, err);
+    return rc ? err_ctx(err, rc, "extract '%s'", name) : RC_OK;
+}
+
+enum rc tmpfs_load_stream(int fd, int dirfd,
+                          enum rc (*before)(void *arg, const char *path, struct archive_entry *e,
+                                            bool *out_skip, struct err *err),
+                          void *arg, struct err *err)
+{
     /* The disk writer's own checks against links need relative paths, so the working directory must
      * be the target: that of one thread, which has its own. */
     struct load l = {.fd = fd, .dirfd = dirfd, .before = before, .arg = arg, .err = err};
@@ -330,5 +353,5 @@ enum rc tmpfs_load_filtered(int infd, const char *name, int dirfd,
         return err_sys(err, "start a thread");
     }
     (void)pthread_join(thread, NULL);
-    return l.rc ? err_ctx(err, l.rc, "extract '%s'", name) : RC_OK;
+    return l.rc;
 }

@@ -34,10 +34,12 @@ void tmpfs_entry_freep(struct archive_entry **e);
  * errors  RC_CORRUPT (no archive of ours, or one that reaches outside), RC_NO_SPACE, RC_IO */
 enum rc tmpfs_load(int infd, const char *name, int dirfd, struct err *err);
 
-/* The same, asking about each entry before it is extracted.
+/* The same, of an open archive, which may be a pipe, asking about each entry before it is
+ * extracted.
+ * fd      borrowed; read from where it stands
  * before  may act on what is there; *out_skip: it is not extracted.  Paths are relative, without a
- *         leading "./" and without ".."; of the root "" */
-enum rc tmpfs_load_filtered(int infd, const char *name, int dirfd,
-                            enum rc (*before)(void *arg, const char *path, struct archive_entry *e,
-                                              bool *out_skip, struct err *err),
-                            void *arg, struct err *err);
+ *         leading "./" and without ".."; of the root ""; NULL: all is extracted */
+enum rc tmpfs_load_stream(int fd, int dirfd,
+                          enum rc (*before)(void *arg, const char *path, struct archive_entry *e,
+                                            bool *out_skip, struct err *err),
+                          void *arg, struct err *err);
