@@ -150,6 +150,8 @@ static enum rc read_status(const Runtime__V1__ContainerStatusResponse *r, const 
     k->name = mem_strdup(s->metadata ? s->metadata->name : "");
     k->image = mem_strdup(s->image && s->image->image[0] ? s->image->image : s->image_ref);
     k->pod_uid = mem_strdup(find(s->labels, s->n_labels, "io.kubernetes.pod.uid"));
+    k->pod_name = mem_strdup(find(s->labels, s->n_labels, "io.kubernetes.pod.name"));
+    k->pod_namespace = mem_strdup(find(s->labels, s->n_labels, "io.kubernetes.pod.namespace"));
     k->state = state_of(s->state);
     return read_info(find(r->info, r->n_info, "info"), k, err);
 }
@@ -184,8 +186,46 @@ void cri_container_done(struct cri_container *k)
     free(k->name);
     free(k->image);
     free(k->pod_uid);
+    free(k->pod_name);
+    free(k->pod_namespace);
     json_docp(&k->info);
     *k = (struct cri_container){.id = NULL};
+}
+
+/* ---- all ---- */
+
+enum rc cri_running(struct cri *c, char ***out, struct err *err)
+{
+    Runtime__V1__ListContainersRequest question;
+    Runtime__V1__ContainerFilter filter;
+    Runtime__V1__ContainerStateValue state;
+    CLEANUP(buf_done) struct buf answer = BUF_INIT;
+    runtime__v1__list_containers_request__init(&question);
+    runtime__v1__container_filter__init(&filter);
+    runtime__v1__container_state_value__init(&state);
+    state.state = RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING;
+    filter.state = &state;
+    question.filter = &filter;
+    enum rc rc = ask(c, SERVICE "ListContainers", &question.base, &answer, err);
+    if (rc)
+        return rc;
+    Runtime__V1__ListContainersResponse *r =
+        runtime__v1__list_containers_response__unpack(NULL, answer.len, bytes(&answer));
+    if (!r)
+        return err_set(err, RC_CORRUPT, "the container runtime's list makes no sense");
+    char **ids = mem_zalloc((r->n_containers + 1) * sizeof(*ids));
+    for (size_t i = 0; i < r->n_containers; i++)
+        ids[i] = mem_strdup(r->containers[i]->id);
+    runtime__v1__list_containers_response__free_unpacked(r, NULL);
+    *out = ids;
+    return RC_OK;
+}
+
+void cri_ids_free(char **ids)
+{
+    for (char **p = ids; p && *p; p++)
+        free(*p);
+    free(ids);
 }
 
 const char *cri_container_env(const struct cri_container *k, const char *name)

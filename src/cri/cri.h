@@ -39,6 +39,7 @@ struct cri_container {
     char *name;  /* in its pod */
     char *image; /* its name; if the runtime does not say it, its digest */
     char *pod_uid;
+    char *pod_name, *pod_namespace; /* as an orchestrator has labelled it; NULL: none has */
     enum cri_state state;
     pid_t pid;        /* of its first process as the runtime's PID namespace has it; 0 = unknown */
     yyjson_doc *info; /* what the runtime says beyond CRI, or NULL */
@@ -50,6 +51,12 @@ struct cri_container {
  * errors  RC_NOT_FOUND (no such container), and those of cri_version() */
 enum rc cri_container(struct cri *c, const char *id, struct cri_container *out, struct err *err);
 void cri_container_done(struct cri_container *k);
+
+/* The ids of all containers that run.
+ * out     NULL-terminated; the caller's, cri_ids_free()
+ * errors  those of cri_version() */
+enum rc cri_running(struct cri *c, char ***out, struct err *err);
+void cri_ids_free(char **ids);
 
 /* The value of a variable in the environment that the container was started with; NULL when it is
  * not there.  Borrowed. */
