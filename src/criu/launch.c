@@ -175,9 +175,13 @@ static _Noreturn void become_criu(const struct cr_launch *l, const struct progra
          * tells our parent that the exec has happened. */
         (void)close_range(3, SWRK_SOCKET - 1, CLOSE_RANGE_CLOEXEC);
         (void)close_range((unsigned)cr_session_fd(l->n_pass), ~0U, CLOSE_RANGE_CLOEXEC);
-        char *argv[] = {name, verb, number, NULL};
-        execute(program, cr_session_fd(l->n_pass), argv, env);
-        (void)execve(l->criu, argv, env); /* as seen from there */
+        char *argv[] = {name, verb, number, NULL}, *nothing[] = {NULL};
+        if (l->inside) {
+            (void)execve(l->inside, argv, nothing);
+        } else {
+            execute(program, cr_session_fd(l->n_pass), argv, env);
+            (void)execve(l->criu, argv, env); /* as seen from there */
+        }
         send_report(boot, STAGE_EXEC, errno, -1);
     } else {
         send_report(boot, STAGE_DESCRIPTORS, errno, -1);
@@ -275,8 +279,9 @@ enum rc cr_process_start(const struct cr_launch *launch, struct cr_process *out,
         return err_sys(err, "make a memory file");
 
     CLEANUP(mem_freep) char **env = make_env(launch->env);
-    struct program program;
-    find_program(launch->criu, &program);
+    struct program program = {.folder = -1};
+    if (!launch->inside)
+        find_program(launch->criu, &program);
     CLEANUP(fd_closep) int folder = program.folder;
     pid_t first = fork();
     if (first < 0)

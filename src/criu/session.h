@@ -26,6 +26,10 @@ struct cr_launch {
      * or a negative errno.  Must use async-signal-safe calls only.  NULL: stay where we are. */
     int (*enter)(void *arg);
     void *enter_arg;
+    /* The program's path as seen after `enter`.  CRIU then gets nothing of ours: no descriptor of
+     * its folder and an empty environment; whoever may look into it there learns nothing.  NULL:
+     * `criu` is executed. */
+    const char *inside;
     const int *pass_fds; /* descriptors that CRIU must have, borrowed */
     size_t n_pass;       /* at most CR_PASS_MAX */
     const char *env;     /* "NAME=VALUE" to add to CRIU's environment, or NULL */
