@@ -3,9 +3,11 @@
 #include "base/clock.h"
 #include "base/compiler.h"
 #include "base/mem.h"
+#include "base/sys.h"
 
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,10 +22,10 @@ static uint64_t ticks_now(void)
     return (uint64_t)t.tv_sec * per_second + (uint64_t)t.tv_nsec * per_second / CLOCK_S;
 }
 
-enum rc children_note(struct children *c, struct err *err)
+enum rc children_note(struct children *c, pid_t parent, struct err *err)
 {
     uint64_t since = ticks_now();
-    struct children now = {.parent = getpid(), .since = since};
+    struct children now = {.parent = parent, .since = since};
     enum rc rc = proc_children(now.parent, &now.before, &now.n, err);
     if (rc)
         return rc;
@@ -48,6 +50,15 @@ static bool is_victim(const struct children *c, const struct proc_facts *f)
     return f->start >= c->since; /* an older one has only lost its parent */
 }
 
+/* Not somebody else who has its number by now. */
+static void kill_one(const struct proc_facts *f)
+{
+    struct proc_facts now;
+    CLEANUP(fd_closep) int fd = (int)syscall(SYS_pidfd_open, f->pid, 0);
+    if (fd >= 0 && proc_facts_read(f->pid, &now, NULL) == RC_OK && now.start == f->start)
+        (void)syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
+}
+
 static void kill_tree(pid_t root)
 {
     CLEANUP(mem_freep) struct proc_facts *tree = NULL;
@@ -55,7 +66,7 @@ static void kill_tree(pid_t root)
     if (proc_tree(root, &tree, &n, NULL) != RC_OK)
         return;
     for (size_t i = 0; i < n; i++)
-        (void)kill(tree[i].pid, SIGKILL);
+        kill_one(&tree[i]);
 }
 
 /* Kill them and reap who has ended; *out_left: one that is still there, or 0. */
@@ -73,7 +84,7 @@ static enum rc kill_new(const struct children *c, pid_t spared, bool reap, pid_t
             continue;
         *out_left = list[i].pid;
         kill_tree(list[i].pid);
-        if (reap)
+        if (reap && c->parent == getpid())
             (void)waitpid(list[i].pid, NULL, WNOHANG | __WALL);
     }
     return RC_OK;
@@ -83,6 +94,12 @@ void children_kill(const struct children *c, pid_t spared)
 {
     pid_t left = 0;
     (void)!kill_new(c, spared, false, &left, NULL);
+}
+
+void children_kill_of(pid_t parent)
+{
+    const struct children all = {.parent = parent};
+    children_kill(&all, 0);
 }
 
 enum rc children_end(const struct children *c, uint64_t deadline, struct err *err)

@@ -1,5 +1,6 @@
-/* The children that a restore without a box gives us: CRIU makes the tree's root our own child, and
- * whatever loses its parent becomes one, too, if we are PID 1.
+/* The children that a restore without a box gives us, or the first process of a container: CRIU
+ * makes the tree's root our own child, or leaves it to that process when it ends, and whatever
+ * loses its parent becomes one of PID 1.
  *
  * Those that were there before, such as what a script started and left to us by exec, are none of
  * ours to end.  Threads: a struct belongs to one thread.
@@ -26,17 +27,20 @@ struct children {
         .before = NULL                                                                             \
     }
 
-/* Note our children of now; call before the restore makes a process.
+/* Note the children that `parent` has now; call before the restore makes a process.
  * errors  RC_IO */
-enum rc children_note(struct children *c, struct err *err);
+enum rc children_note(struct children *c, pid_t parent, struct err *err);
 void children_done(struct children *c); /* for CLEANUP() */
 
 /* SIGKILL to every child that has come since, and to its descendants; not to the child `spared`
  * (0: to all), nor to the caller, who may be one of them, and its parent. */
 void children_kill(const struct children *c, pid_t spared);
 
-/* The same until there is none any more, each of them reaped: only then are their ports, locks and
- * memory free.  Only for who has noted them.
+/* SIGKILL to every child of a process, and to its descendants. */
+void children_kill_of(pid_t parent);
+
+/* The same until there is none any more, each of them reaped, by us if they are ours: only then are
+ * their ports, locks and memory free.  Only for who has noted them.
  * deadline  monotonic ns
  * errors    RC_TIMEOUT (one does not end: its PID), RC_IO */
 enum rc children_end(const struct children *c, uint64_t deadline, struct err *err);

@@ -3,6 +3,7 @@
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "base/sys.h"
+#include "container/place.h"
 
 #include <fcntl.h>
 #include <stdint.h>
@@ -86,6 +87,36 @@ void container_external_freep(char ***list)
     for (char **p = *list; p && *p; p++)
         free(*p);
     free(STEAL(*list));
+}
+
+static void add_place(struct list *l, const char *path)
+{
+    if (path && path[0] == '/' && path[1] && !strstr(path, "/../"))
+        add(l, mem_asprintf("mnt[%s]:" PLACE_ALL "%s", path, path));
+}
+
+static void add_places(struct list *l, char *const *paths)
+{
+    for (; paths && *paths; paths++)
+        add_place(l, *paths);
+}
+
+enum rc container_external_here(int task, const struct metadata *m, char ***out, struct err *err)
+{
+    struct list l = {NULL, 0};
+    CLEANUP(mounts_done) struct mounts mounts = {0};
+    enum rc rc = mounts_read(task, &mounts, err);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < mounts.n; i++)
+        add_place(&l, mounts.list[i].target);
+    add_places(&l, m->place.masked_paths);
+    add_places(&l, m->place.readonly_paths);
+    add_places(&l, m->place.bind_mount_dests);
+    for (size_t i = 0; i < m->place.n_mounts; i++)
+        add_place(&l, m->place.mounts[i].container_path);
+    *out = l.item;
+    return RC_OK;
 }
 
 /* ---- what is told ---- */

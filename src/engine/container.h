@@ -22,6 +22,13 @@ enum rc container_external(pid_t pid, const struct engine_container *c, char ***
                            struct err *err);
 void container_external_freep(char ***list);
 
+/* The same for a restore in somebody else's container (container/place.h): each mount that it has,
+ * and each path that the checkpoint's container had one at, from where CRIU finds it.
+ * task    of the container's first process, open
+ * out     as above
+ * errors  as above */
+enum rc container_external_here(int task, const struct metadata *m, char ***out, struct err *err);
+
 /* What the metadata says of it: where it comes from, its volumes, its namespaces.
  * errors  as for container_external() */
 enum rc container_describe(pid_t pid, const struct engine_container *c, struct metadata *m,

@@ -23,6 +23,7 @@
 
 struct box;
 struct pager;
+struct place;
 
 /* What every call needs. */
 struct engine {
@@ -105,7 +106,7 @@ struct engine_outcome {
     uint64_t freeze_ns;    /* how long the tree stood still */
     uint64_t pages_bytes;  /* memory written or read */
     uint64_t total_bytes;  /* of the checkpoint directory */
-    pid_t pid;             /* restore: the root in the box */
+    pid_t pid;             /* restore: the root in the box or place */
     int master;            /* restore: master of the pty, the caller's; -1 without one */
     enum engine_mode mode; /* restore: how the memory came, or comes */
     struct pager *pager;   /* restore: brings in memory while the program runs (pager/pager.h); the
@@ -128,11 +129,18 @@ struct engine_restore_request {
     struct store_entry *entry; /* found and accepted by the store */
     struct box *box;           /* fresh: nothing has run in it; NULL: restore right here, into our
                                   own namespaces, with the root as our child */
+    /* Instead of a box: into this container (container/place.h), whose first process becomes the
+     * root's parent.  The tree gets no more rights than that process has (engine/audit.h).  What
+     * the container's own files need is up to `prepare`, /dev/shm too. */
+    const struct place *place;
+    /* With a place: the tree is whole and stands still; an error ends it.  NULL: nothing to ask.
+     * pid  of the root in the container */
+    enum rc (*ready)(void *arg, pid_t pid, struct err *err);
     /* Called once the checkpoint is accepted and verified, before it is used: what must not be done
      * for one that is refused.  May still fill in `app_dir`, `config_file` and `external`.  NULL =
      * nothing to do. */
     enum rc (*prepare)(void *arg, struct err *err);
-    void *prepare_arg;
+    void *prepare_arg;    /* also of `ready` */
     int streams[3];       /* the application's ends of our pipes; -1 where it has none */
     const char *app_dir;  /* without a box: the application directory, NULL = none */
     const char *work_dir; /* for CRIU's log; NULL: a directory in /tmp that goes away */

@@ -10,6 +10,7 @@
 #include "store/workingset.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 /* The directory of checkpoints that a checkpoint is in. */
 static int open_base(const struct store_entry *e)
@@ -109,7 +110,7 @@ enum rc feed_start(const struct engine_restore_request *req, enum engine_mode mo
     if (base < 0)
         return err_sys(err, "open the directory of checkpoints");
     enum rc rc = req->box ? proc_facts_read(box_init_pid(req->box), &f, err)
-                          : children_note(&victims.children, err);
+                          : children_note(&victims.children, getpid(), err);
     if (rc)
         return rc;
     victims.init_start = f.start;

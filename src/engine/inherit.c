@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NET_PATH "/proc/self/ns/net"
+#define NET_PATH "ns/net"
 
 static void add(struct inherit *i, const char *key, int fd)
 {
@@ -43,7 +43,7 @@ static enum rc find_theirs(int images, const int streams[3], struct inherit *i, 
     return rc;
 }
 
-enum rc inherit_find(const struct metadata *m, int images, const int streams[3],
+enum rc inherit_find(const struct metadata *m, int images, const int streams[3], int task,
                      struct inherit *out, struct err *err)
 {
     CLEANUP(inherit_done) struct inherit i = INHERIT_INIT;
@@ -55,7 +55,7 @@ enum rc inherit_find(const struct metadata *m, int images, const int streams[3],
             return rc;
     }
     if (m->container || !m->ours) { /* its network is what there is here */
-        i.net = sys_openat(AT_FDCWD, NET_PATH, O_RDONLY, 0);
+        i.net = sys_openat(task, NET_PATH, O_RDONLY, 0);
         if (i.net < 0)
             return err_sys(err, "open '%s'", NET_PATH);
         add(&i, CONTAINER_NET_KEY, i.net);

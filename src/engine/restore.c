@@ -21,10 +21,12 @@
 #include "base/sys.h"
 #include "container/box.h"
 #include "container/join.h"
+#include "container/place.h"
 #include "container/task.h"
 #include "criu/explain.h"
 #include "criu/session.h"
 #include "engine/appdir.h"
+#include "engine/audit.h"
 #include "engine/children.h"
 #include "engine/engine.h"
 #include "engine/feed.h"
@@ -47,6 +49,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -83,7 +86,9 @@ struct restore {
     uint64_t deadline;
     int work; /* a directory without a name for CRIU's log: the checkpoint may be read-only */
     char work_path[64];
-    pid_t pid;
+    pid_t pid;   /* of the root, as CRIU sees it */
+    pid_t outer; /* the same as we see it, once it is known; with a place */
+    int images;  /* with a place: what CRIU gets to see of them; -1: all there is */
     int master;
 };
 
@@ -96,6 +101,8 @@ static enum rc gate(void *ctx, uint64_t deadline, struct err *err)
         rc = err_set(err, RC_UNSUPPORTED,
                      "it is a container with namespaces and mounts of its own; restore it in a "
                      "container, by restore-entrypoint");
+    if (!rc && !r->meta->container && r->req->place)
+        rc = err_set(err, RC_UNSUPPORTED, "it was not made of a container");
     return rc ? rc : gpus_accept(r->meta, &r->gpus, err);
 }
 
@@ -153,7 +160,7 @@ static enum rc files(void *ctx, uint64_t deadline, struct err *err)
     (void)deadline;
     const struct restore *r = ctx;
     enum rc rc = r->req->prepare ? r->req->prepare(r->req->prepare_arg, err) : RC_OK;
-    if (rc || !r->meta->has_shm)
+    if (rc || !r->meta->has_shm || r->req->place)
         return rc;
     int fd = -1, from = -1;
     rc = open_dir(r, "/dev/shm", &fd, err);
@@ -227,22 +234,33 @@ static enum rc make_work_dir(struct restore *r, struct err *err)
 
 enum { PASS_IMAGES, PASS_WORK, PASS_INHERIT };
 
-static enum rc claim_ports(struct restore *r, int images, uint64_t deadline, struct err *err)
+/* A process of the network namespace that the tree is to live in. */
+static enum rc open_neighbour(const struct restore *r, int *out, struct err *err)
 {
     CLEANUP(fd_closep) int proc = -1;
+    enum rc rc = task_open_proc("/proc", &proc, err);
+    pid_t pid = r->req->box ? box_init_pid(r->req->box) : getpid();
+    if (r->req->place)
+        pid = r->req->place->pid;
+    return rc ? rc : task_open(proc, pid, out, err);
+}
+
+static enum rc claim_ports(struct restore *r, int images, uint64_t deadline, struct err *err)
+{
     CLEANUP(fd_closep) int task = -1;
     if (r->meta->private_net && r->req->box)
         return RC_OK; /* nobody else is there */
-    enum rc rc = task_open_proc("/proc", &proc, err);
-    if (!rc)
-        rc = task_open(proc, r->req->box ? box_init_pid(r->req->box) : getpid(), &task, err);
+    enum rc rc = open_neighbour(r, &task, err);
     return rc ? rc : ports_claim(images, task, deadline, &r->ports, err);
 }
 
-/* What others have meanwhile: locks, ports, and files that have grown. */
+/* What others have meanwhile: locks, ports, and files that have grown.  Files of somebody else's
+ * container are not opened by us: what they are is up to that one. */
 static enum rc look_at_others(struct restore *r, int images, uint64_t deadline, struct err *err)
 {
     int fd = -1;
+    if (r->req->place)
+        return claim_ports(r, images, deadline, err);
     enum rc rc = open_dir(r, "/.", &fd, err);
     CLEANUP(fd_closep) int root = fd;
     if (!rc)
@@ -250,6 +268,26 @@ static enum rc look_at_others(struct restore *r, int images, uint64_t deadline, 
     if (!rc && r->pages) /* the images are a copy */
         rc = logs_follow(r->engine, images, root, err);
     return rc ? rc : claim_ports(r, images, deadline, err);
+}
+
+/* For a CRIU in somebody else's container: a directory without a way out of it, so that no link in
+ * the container leads through CRIU's descriptor to other checkpoints. */
+static enum rc shut_in(struct restore *r, int *images, struct err *err)
+{
+    struct mount_attr alone = {.attr_set = MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE};
+    CLEANUP(fd_closep)
+    int copy = open_tree(*images, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (copy < 0 || mount_setattr(copy, "", AT_EMPTY_PATH, &alone, sizeof(alone)) < 0)
+        return err_sys(err, "shut in the images");
+    *images = r->images = sys_openat(copy, ".", O_RDONLY | O_DIRECTORY, 0);
+    return r->images < 0 ? err_sys(err, "open the images") : RC_OK;
+}
+
+static enum rc find_inherited(struct restore *r, int images, struct err *err)
+{
+    CLEANUP(fd_closep) int task = -1;
+    enum rc rc = open_neighbour(r, &task, err);
+    return rc ? rc : inherit_find(r->meta, images, r->req->streams, task, &r->inherit, err);
 }
 
 static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
@@ -263,12 +301,14 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
     int images = r->view.dir;
     if (!rc && !r->pages)
         rc = store_entry_reveal(r->req->entry, "*.img", &images, err);
+    if (!rc && r->req->place && !r->pages)
+        rc = shut_in(r, &images, err);
     if (!rc)
         rc = look_at_others(r, images, deadline, err);
     if (!rc)
-        rc = inherit_find(r->meta, images, r->req->streams, &r->inherit, err);
+        rc = find_inherited(r, images, err);
     if (!rc && !r->req->box)
-        rc = children_note(&r->children, err);
+        rc = children_note(&r->children, r->req->place ? r->req->place->pid : getpid(), err);
     if (rc)
         return rc;
     int pass[PASS_INHERIT + INHERIT_MAX] = {images, r->work};
@@ -281,6 +321,11 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
                           .pass_fds = pass,
                           .n_pass = n,
                           .deadline = deadline};
+    if (r->req->place) {
+        l.enter = place_enter;
+        l.enter_arg = (void *)(uintptr_t)r->req->place;
+        l.inside = r->req->place->program;
+    }
     rc = cr_session_open(&l, &r->session, err);
     if (!rc && r->pages && r->mode == ENGINE_FULL) /* after the last fork: it has threads */
         rc = fill_begin(&r->view, r->pages, &r->filled, &r->fill, err);
@@ -322,6 +367,8 @@ static enum rc finish_verification(struct restore *r, struct err *err)
  * killed; so a tree that must not run is killed itself, while every task of it is still stopped. */
 static void kill_tree(const struct restore *r)
 {
+    if (r->req->place && r->session) /* they are CRIU's children, until it ends */
+        children_kill_of(cr_session_pid(r->session));
     if (r->req->box)
         box_kill(r->req->box);
     else if (r->children.parent)
@@ -345,6 +392,8 @@ static void end_tree(struct restore *r)
 /* Some process of the PID namespace that the tree is in: a container's is made by CRIU. */
 static pid_t neighbour_of(const struct restore *r)
 {
+    if (r->req->place)
+        return r->outer;
     if (r->meta->container)
         return r->pid;
     return r->req->box ? box_init_pid(r->req->box) : getpid();
@@ -358,6 +407,35 @@ static enum rc bring_in(struct restore *r, struct err *err)
     return r->fill ? fill_finish(r->fill, neighbour_of(r), err) : RC_OK;
 }
 
+/* The root as we see it: the child of CRIU that has this number where CRIU is. */
+static enum rc find_root(struct restore *r, struct err *err)
+{
+    CLEANUP(mem_freep) struct proc_facts *list = NULL;
+    CLEANUP(fd_closep) int proc = -1;
+    size_t n = 0;
+    enum rc rc = task_open_proc("/proc", &proc, err);
+    if (!rc)
+        rc = proc_children(cr_session_pid(r->session), &list, &n, err);
+    for (size_t i = 0; !rc && i < n && !r->outer; i++) {
+        struct task_status s;
+        CLEANUP(fd_closep) int task = -1;
+        if (task_open(proc, list[i].pid, &task, NULL) == RC_OK &&
+            task_status_read(task, &s, NULL) == RC_OK && s.n_ns_pid > 2 &&
+            s.ns_pid[s.n_ns_pid - 2] == r->pid)
+            r->outer = list[i].pid;
+    }
+    return rc || r->outer ? rc : err_set(err, RC_IO, "the root of the tree is not to be found");
+}
+
+/* May it run where it is, and is it still wanted there? */
+static enum rc ask_place(const struct restore *r, struct err *err)
+{
+    if (!r->req->place)
+        return RC_OK;
+    enum rc rc = audit_tree(r->req->place, r->outer, err);
+    return rc || !r->req->ready ? rc : r->req->ready(r->req->prepare_arg, r->pid, err);
+}
+
 static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struct err *err)
 {
     struct restore *r = arg;
@@ -368,11 +446,15 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
         r->master = fd_steal(&master);
     if (event != CR_PRE_RESUME)
         return RC_OK;
-    enum rc rc = bring_in(r, err);
+    enum rc rc = r->req->place ? find_root(r, err) : RC_OK;
+    if (!rc)
+        rc = bring_in(r, err);
     if (!rc)
         rc = finish_verification(r, err);
     if (!rc && !r->pages) /* CRIU takes an image that is not there for an empty one */
         rc = store_entry_recheck(r->req->entry, err);
+    if (!rc)
+        rc = ask_place(r, err);
     if (rc)
         kill_tree(r);
     return rc;
@@ -388,6 +470,13 @@ static void copy_log(const struct restore *r)
     (void)!fs_copy_file(r->work, LOG_NAME, AT_FDCWD, path, 0644, NULL);
 }
 
+static const char *root_of(const struct restore *r)
+{
+    if (r->req->place)
+        return PLACE_ROOT;
+    return r->req->box ? NULL : "/";
+}
+
 static enum rc run_criu(void *ctx, uint64_t deadline, struct err *err)
 {
     struct restore *r = ctx;
@@ -401,9 +490,10 @@ static enum rc run_criu(void *ctx, uint64_t deadline, struct err *err)
                            .config_file = r->req->config_file,
                            .external = r->req->external,
                            .tcp_skip_in_flight = r->req->skip_in_flight,
-                           .rst_sibling = !r->req->box,
+                           .rst_sibling = !r->req->box && !r->req->place,
                            .mntns_compat_mode = !r->req->box,
-                           .root = r->req->box ? NULL : "/",
+                           .root = root_of(r),
+                           .ext_masters = r->req->place != NULL,
                            .shell_job = r->meta->shell_job,
                            .tcp_established = r->req->tcp_established && r->meta->tcp_established,
                            .file_locks = true,
@@ -487,8 +577,10 @@ static enum rc tell(void *ctx, uint64_t deadline, struct err *err)
     if (!how)
         return RC_OK;
     struct err bad = ERR_INIT;
+    if (r->req->place && strncmp(how, "signal:", 7) != 0)
+        return RC_OK; /* a command would be one of ours, with our rights */
     enum rc rc = r->req->box ? notify_application(how, r->req->box, deadline, &bad)
-                             : notify_process(how, r->pid, deadline, &bad);
+                             : notify_process(how, r->outer ? r->outer : r->pid, deadline, &bad);
     if (rc && r->engine->warn) /* it runs; that nobody told it is no reason to end it */
         r->engine->warn(r->engine->arg, bad.msg);
     (void)err;
@@ -522,6 +614,7 @@ static void clean_up(struct restore *r)
     ports_done(&r->ports);
     view_done(&r->view);
     fd_closep(&r->work);
+    fd_closep(&r->images);
     if (r->work_path[0])
         (void)!fs_remove_tree(AT_FDCWD, r->work_path, NULL);
 }
@@ -538,6 +631,7 @@ enum rc engine_restore(const struct engine *e, const struct engine_restore_reque
                         .ports = PORTS_INIT,
                         .view = VIEW_INIT,
                         .work = -1,
+                        .images = -1,
                         .master = -1};
     struct engine_outcome o = {.master = -1};
     uint64_t limit = req->timeout_ns ? req->timeout_ns : ENGINE_TIMEOUT_NS;

@@ -54,7 +54,7 @@ TEST(those_that_came_since_are_ended_and_reaped_with_their_descendants)
     pid_t old_child = 0, fresh_child = 0;
     CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0); /* as PID 1 of a container is */
     pid_t old = start_family(&old_child);
-    CHECK_OK(children_note(&c, &err));
+    CHECK_OK(children_note(&c, getpid(), &err));
     pid_t fresh = start_family(&fresh_child);
     CHECK_OK(children_end(&c, soon(), &err));
     CHECK(!lives(fresh) && !lives(fresh_child));
@@ -71,7 +71,7 @@ TEST(an_older_process_that_loses_its_parent_is_left_alone)
     CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
     pid_t orphan = start_family(&old);
     (void)usleep(30000); /* a clock tick is 10 ms */
-    CHECK_OK(children_note(&c, &err));
+    CHECK_OK(children_note(&c, getpid(), &err));
     CHECK(kill(old, SIGKILL) == 0 && waitpid(old, NULL, 0) == old);
     CHECK_OK(children_end(&c, soon(), &err));
     CHECK(kill(orphan, SIGKILL) == 0); /* it lives */
@@ -82,7 +82,7 @@ TEST(the_spared_child_is_spared)
     struct err err = ERR_INIT;
     CLEANUP(children_done) struct children c = CHILDREN_INIT;
     pid_t spared = 0, other = 0;
-    CHECK_OK(children_note(&c, &err));
+    CHECK_OK(children_note(&c, getpid(), &err));
     (void)start_family(&spared);
     (void)start_family(&other);
     children_kill(&c, spared);
