@@ -1,8 +1,10 @@
 /* chrek-agent: watches its node's pods and captures those that ask for it. */
 #include "agent/attend.h"
+#include "agent/door.h"
 #include "agent/log.h"
 #include "agent/metrics.h"
 #include "agent/pick.h"
+#include "agent/rescue.h"
 #include "agent/serve.h"
 #include "agent/settings.h"
 #include "agent/table.h"
@@ -36,6 +38,7 @@ struct agent {
     struct metrics *metrics;
     struct table *table;
     struct serve *serve;
+    struct door *door;
     pthread_t watcher, signals;
     atomic_bool stop;
     sigset_t ending; /* the signals that end it */
@@ -178,6 +181,17 @@ static enum rc ask_runtime(struct agent *a, struct err *err)
     return RC_OK;
 }
 
+static enum rc open_door(struct agent *a, struct err *err)
+{
+    const struct door_tools tools = {.settings = &a->settings,
+                                     .kube = a->kube,
+                                     .cri = a->cri,
+                                     .store = a->store,
+                                     .metrics = a->metrics,
+                                     .stop = &a->stop};
+    return *a->settings.socket ? door_start(a->settings.socket, &tools, &a->door, err) : RC_OK;
+}
+
 static enum rc open_all(struct agent *a, struct err *err)
 {
     enum rc rc = settings_check(&a->settings, err);
@@ -191,11 +205,12 @@ static enum rc open_all(struct agent *a, struct err *err)
         rc = ask_runtime(a, err);
     if (!rc && *a->settings.listen)
         rc = serve_start(a->settings.listen, a->settings.node, a->metrics, &a->serve, err);
-    return rc;
+    return rc ? rc : open_door(a, err);
 }
 
 static void close_all(struct agent *a)
 {
+    door_stopp(&a->door);
     serve_stopp(&a->serve);
     table_freep(&a->table);
     metrics_freep(&a->metrics);
@@ -261,6 +276,9 @@ static const struct opt_command cmd_watch = {
         "told "
         "by the file that DYN_CHECKPOINT_SIGNAL_FILE names. What fails leaves the container "
         "running.\n\n"
+        "With --socket it also restores: a container whose command is restore-entrypoint and that "
+        "has the socket mounted gets its processes back, without any privileges of its own, from a "
+        "checkpoint of its own namespace.\n\n"
         "What the agent knows is on the pods, as annotations, and in the store: it may be ended "
         "and "
         "started again at any time.",
@@ -281,10 +299,10 @@ static const struct opt_program program = {
     .exit_status = "0  it was asked to end (SIGTERM, SIGINT)\n"
                    "1  it cannot start: the log says why\n"
                    "2  the command line or environment is wrong\n",
-    .environment =
-        "NODE_NAME, CHECKPOINT_DIR, CONTAINERD_SOCKET, HOST_PROC, LISTEN_ADDR, "
-        "RESTRICTED_NAMESPACE, CRIU_GHOST_LIMIT, CRIU_TIMEOUT  as the options of `watch` "
-        "that name them\n",
+    .environment = "NODE_NAME, CHECKPOINT_DIR, CONTAINERD_SOCKET, HOST_PROC, LISTEN_ADDR, "
+                   "RESTRICTED_NAMESPACE, CHREK_AGENT_SOCKET, CRIU_GHOST_LIMIT, CRIU_TIMEOUT  as "
+                   "the options of `watch` "
+                   "that name them\n",
     .files = KUBE_POD_DIR "  the service account of the agent's pod\n",
 };
 
@@ -344,6 +362,8 @@ int main(int argc, char **argv)
         return write_man(argv[2]);
     if (strcmp(word, WORK_COMMAND) == 0)
         return work_main(STDIN_FILENO, STDOUT_FILENO);
+    if (strcmp(word, RESCUE_COMMAND) == 0)
+        return rescue_main(STDIN_FILENO, STDOUT_FILENO);
     if (asks_for_help(argc, argv))
         return help(&cmd_watch);
     bool named = strcmp(word, "watch") == 0;

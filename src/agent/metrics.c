@@ -107,6 +107,12 @@ void metrics_format(struct metrics *m, struct buf *out)
         m->counter[METRIC_BYTES]);
     one(out, "chrek_capture_memory_bytes_total", "counter", "Bytes of memory in checkpoints.",
         m->counter[METRIC_MEMORY_BYTES]);
+    head(out, "chrek_restores_total", "counter",
+         "Containers restored for their entrypoints, by how it ended.");
+    buf_addf(out, "chrek_restores_total{outcome=\"succeeded\"} %" PRIu64 "\n",
+             m->counter[METRIC_RESTORED]);
+    buf_addf(out, "chrek_restores_total{outcome=\"failed\"} %" PRIu64 "\n",
+             m->counter[METRIC_RESTORE_FAILED]);
     one(out, "chrek_watch_errors_total", "counter",
         "Lists and watches of the API server that failed.", m->counter[METRIC_WATCH_ERRORS]);
     one(out, "chrek_pods_watched", "gauge", "Pods of this node that the agent watches.",
@@ -116,5 +122,7 @@ void metrics_format(struct metrics *m, struct buf *out)
               &m->time[METRIC_TIME_CAPTURE]);
     histogram(out, "chrek_freeze_seconds", "How long processes stood still for a capture.",
               &m->time[METRIC_TIME_FREEZE]);
+    histogram(out, "chrek_restore_seconds", "From a container's request to its running program.",
+              &m->time[METRIC_TIME_RESTORE]);
     (void)pthread_mutex_unlock(&m->lock);
 }

@@ -11,6 +11,8 @@ enum metric {
     METRIC_RETRIED,
     METRIC_BYTES,        /* that checkpoints have added to the store */
     METRIC_MEMORY_BYTES, /* of the memory in them */
+    METRIC_RESTORED,     /* containers, by how it ended */
+    METRIC_RESTORE_FAILED,
     METRIC_WATCH_ERRORS, /* lists and watches of the API server that failed */
     METRIC_COUNT_,
 };
@@ -18,6 +20,7 @@ enum metric {
 enum metric_time {
     METRIC_TIME_CAPTURE, /* from the begin to the published checkpoint */
     METRIC_TIME_FREEZE,  /* while the processes stood still */
+    METRIC_TIME_RESTORE, /* from the request to the running program */
     METRIC_TIME_COUNT_,
 };
 

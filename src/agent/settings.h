@@ -15,6 +15,7 @@ struct settings {
     const char *runtime; /* socket */
     const char *host_proc;
     const char *listen;
+    const char *socket;     /* for restore-entrypoints; empty: none */
     const char *from;       /* "watcher" */
     const char *kubeconfig; /* NULL: what a pod has */
     const char *context;

@@ -1,6 +1,7 @@
 #include "agent/work.h"
 
 #include "agent/log.h"
+#include "agent/worker.h"
 #include "base/clock.h"
 #include "base/compiler.h"
 #include "base/mem.h"
@@ -8,21 +9,10 @@
 #include "codec/json.h"
 #include "store/vault.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-#define MESSAGE_MAX ((size_t)256 << 10)
-#define LOOK_MS 200 /* between looks at `stop` */
-#define EXEC_FAILED 127
 
 /* ---- the request ---- */
 
@@ -248,10 +238,10 @@ int work_main(int in, int out)
     CLEANUP(work_done) struct work w = {.store = NULL};
     struct work_result result = {0};
     size_t len = 0;
-    CLEANUP(mem_freep) char *text = mem_alloc(MESSAGE_MAX);
+    CLEANUP(mem_freep) char *text = mem_alloc(WORKER_MESSAGE_MAX);
     CLEANUP(json_docp) yyjson_doc *doc = NULL;
     CLEANUP(buf_done) struct buf answer = BUF_INIT;
-    enum rc rc = sys_read_full(in, text, MESSAGE_MAX, &len, &err);
+    enum rc rc = sys_read_full(in, text, WORKER_MESSAGE_MAX, &len, &err);
     if (!rc)
         rc = work_parse(text, len, &doc, &w, &err);
     if (!rc)
@@ -262,89 +252,13 @@ int work_main(int in, int out)
 
 /* ---- starting it ---- */
 
-/* Between fork and exec: async-signal-safe calls only, since other threads may have held locks. */
-static _Noreturn void become_worker(int in, int out, pid_t parent)
-{
-    char *const argv[] = {(char *)(uintptr_t) "chrek-agent", (char *)(uintptr_t)WORK_COMMAND, NULL};
-    sigset_t none;
-    const struct sigaction dfl = {.sa_handler = SIG_DFL};
-    (void)sigemptyset(&none);
-    (void)sigaction(SIGPIPE, &dfl, NULL);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent)
-        _exit(EXEC_FAILED);
-    if (dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0)
-        (void)execv("/proc/self/exe", argv);
-    _exit(EXEC_FAILED);
-}
-
-/* All that it says.  errors RC_CANCELLED, RC_TOO_BIG, RC_IO */
-static enum rc listen_to(int fd, const atomic_bool *stop, struct buf *out, struct err *err)
-{
-    for (;;) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        char part[4096];
-        int ready = poll(&p, 1, LOOK_MS);
-        if (atomic_load(stop))
-            return err_set(err, RC_CANCELLED, "the agent ends");
-        if (ready == 0 || (ready < 0 && errno == EINTR))
-            continue;
-        ssize_t n = ready < 0 ? -1 : read(fd, part, sizeof(part));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return err_sys(err, "read the worker's answer");
-        if (n == 0)
-            return RC_OK;
-        buf_add(out, part, (size_t)n);
-        if (out->overflowed)
-            return err_set(err, RC_TOO_BIG, "the worker's answer is too long");
-    }
-}
-
-static enum rc end_worker(pid_t pid, bool force, struct err *err)
-{
-    int status = 0;
-    if (force)
-        (void)kill(pid, SIGKILL);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return RC_OK;
-    if (WIFSIGNALED(status))
-        return err_set(err, RC_IO, "the worker was ended by signal %d (%s)", WTERMSIG(status),
-                       strsignal(WTERMSIG(status)));
-    return err_set(err, RC_IO, "the worker ended with status %d", WEXITSTATUS(status));
-}
-
 enum rc work_run(const struct work *w, const atomic_bool *stop, struct work_result *out,
                  struct err *err)
 {
-    CLEANUP(buf_done) struct buf request = {.max = MESSAGE_MAX};
-    CLEANUP(buf_done) struct buf answer = {.max = MESSAGE_MAX};
-    int p[2];
+    CLEANUP(buf_done) struct buf request = {.max = WORKER_MESSAGE_MAX};
+    CLEANUP(buf_done) struct buf answer = {.max = WORKER_MESSAGE_MAX};
+    const struct worker job = {.command = WORK_COMMAND, .request = &request, .stop = stop};
     work_format(w, &request);
-    if (request.overflowed)
-        return err_set(err, RC_TOO_BIG, "the request has more than %zu bytes", MESSAGE_MAX);
-    CLEANUP(fd_closep) int in = memfd_create("chrek-request", MFD_CLOEXEC);
-    if (in < 0 || pipe2(p, O_CLOEXEC) < 0)
-        return err_sys(err, "start a worker");
-    CLEANUP(fd_closep) int from = p[0];
-    CLEANUP(fd_closep) int to = p[1];
-    enum rc rc = sys_write_all(in, request.data, request.len, err);
-    if (rc)
-        return rc;
-    (void)lseek(in, 0, SEEK_SET);
-    pid_t parent = getpid(), pid = fork();
-    if (pid < 0)
-        return err_sys(err, "start a worker");
-    if (pid == 0)
-        become_worker(in, to, parent);
-    fd_closep(&to);
-    rc = listen_to(from, stop, &answer, err);
-    enum rc ended = end_worker(pid, rc != RC_OK, rc ? NULL : err);
-    if (!rc)
-        rc = ended;
+    enum rc rc = worker_run(&job, &answer, err);
     return rc ? rc : parse_result(&answer, out, err);
 }

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/sys.h"
 #include "engine/engine.h"
+#include "entrypoint/ask.h"
 #include "entrypoint/choose.h"
 #include "entrypoint/criu_conf.h"
 #include "entrypoint/criu_log.h"
@@ -225,22 +226,58 @@ static enum rc open_vault(const struct settings *s, struct vault *out, struct er
     return rc;
 }
 
+static void say_restored(pid_t pid, uint64_t begun)
+{
+    CLEANUP(buf_done) struct buf duration = BUF_INIT;
+    write_pid(pid);
+    buf_addf(&duration, "%.3fs", (double)(clock_now() - begun) / 1e9);
+    log_info("CRIU c.Restore completed successfully", "duration", buf_str(&duration), NULL);
+    log_info("=== Restore operation completed ===", NULL);
+}
+
+/* The agent's way, where there is one: returns the exit code of what was restored, or -1 with the
+ * reason why another way must be found. */
+static int let_agent_restore(const struct settings *s, struct err *err)
+{
+    pid_t pid = 0;
+    int master = -1;
+    uint64_t begun = clock_now();
+    if (!ask_possible(s))
+        return -1;
+    log_info("Asking the node's agent to restore", "checkpoint", s->hash, NULL);
+    enum rc rc = ask_agent(s, &pid, &master, err);
+    if (!rc) {
+        say_restored(pid, begun);
+        return guard(pid, master);
+    }
+    log_warn("The node's agent has not restored", "reason", err->msg, NULL);
+    (void)unlink(s->marker);
+    return rc == RC_CONFLICT ? EXIT_FAILURE : -1; /* the kernel ends them with us */
+}
+
 int main(int argc, char **argv)
 {
     struct settings s;
-    struct err err = ERR_INIT;
+    struct err err = ERR_INIT, refused = ERR_INIT;
     CLEANUP(store_entry_freep) struct store_entry *entry = NULL;
     CLEANUP(mem_freep) char *criu = NULL;
     settings_read(&s);
     CLEANUP(vault_done) struct vault vault = {.keys = NULL};
     guard_begin();
+    int code = let_agent_restore(&s, &refused);
+    if (code >= 0)
+        return code;
     enum rc rc = find_criu(&criu, &err);
+    if (rc && refused.rc)
+        give_up(&s, &refused, argc - 1, argv + 1);
     if (rc)
         start_cold(&s, "Nothing can be restored", &err, argc - 1, argv + 1);
     rc = open_vault(&s, &vault, &err);
     s.vault = &vault;
     if (!rc)
         rc = choose_or_wait(&s, &entry, &err);
+    if (rc == RC_NOT_FOUND && refused.rc)
+        give_up(&s, &refused, argc - 1, argv + 1);
     if (rc == RC_NOT_FOUND)
         start_cold(&s, "No checkpoint to restore", &err, argc - 1, argv + 1);
     if (rc)
@@ -252,11 +289,7 @@ int main(int argc, char **argv)
     rc = restore(&s, criu, entry, &outcome, &err);
     if (rc)
         give_up(&s, &err, argc - 1, argv + 1);
-    write_pid(outcome.pid);
-    CLEANUP(buf_done) struct buf duration = BUF_INIT;
-    buf_addf(&duration, "%.3fs", (double)(clock_now() - begun) / 1e9);
-    log_info("CRIU c.Restore completed successfully", "duration", buf_str(&duration), NULL);
-    log_info("=== Restore operation completed ===", NULL);
+    say_restored(outcome.pid, begun);
     store_entry_freep(&entry);
     vault_done(&vault); /* the guard needs no keys */
     return stay(&outcome);

@@ -189,6 +189,20 @@ static enum rc make_missing(const struct mounts *now, const char *metadata, size
     return rc;
 }
 
+static enum rc read_own(struct buf *text, struct mounts *out, struct err *err)
+{
+    enum rc rc = fs_read_file(AT_FDCWD, "/proc/1/mountinfo", MOUNTINFO_MAX, text, err);
+    return rc ? rc : mounts_parse(buf_str(text), text->len, out, err);
+}
+
+enum rc mounts_make_missing(const char *metadata, size_t len, struct err *err)
+{
+    CLEANUP(mounts_done) struct mounts now = {.n = 0};
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    enum rc rc = read_own(&text, &now, err);
+    return rc ? rc : make_missing(&now, metadata, len, err);
+}
+
 enum rc mounts_external(const struct store_entry *entry, char ***out, struct err *err)
 {
     const struct metadata *m = store_entry_metadata(entry);
@@ -201,9 +215,7 @@ enum rc mounts_external(const struct store_entry *entry, char ***out, struct err
         *out = NULL;
         return RC_OK;
     }
-    enum rc rc = fs_read_file(AT_FDCWD, "/proc/1/mountinfo", MOUNTINFO_MAX, &text, err);
-    if (!rc)
-        rc = mounts_parse(buf_str(&text), text.len, &now, err);
+    enum rc rc = read_own(&text, &now, err);
     if (!rc)
         rc = fs_read_file(store_entry_fd(entry), METADATA_NAME, METADATA_MAX, &metadata, err);
     if (!rc)

@@ -16,6 +16,10 @@ struct store_entry;
  * errors  RC_CORRUPT (metadata.json), RC_DENIED, RC_IO */
 enum rc mounts_external(const struct store_entry *entry, char ***out, struct err *err);
 
+/* Make a plain directory of each volume in the text of metadata.json that is not mounted here.
+ * errors  RC_CORRUPT, RC_DENIED, RC_IO */
+enum rc mounts_make_missing(const char *metadata, size_t len, struct err *err);
+
 /* The list by itself, from what is mounted now and the text of metadata.json.  Where that lists no
  * masked paths, those that runtimes mask by themselves count.
  * hook  the mapping of the NVIDIA toolkit's mount, or NULL

@@ -1,5 +1,6 @@
 #include "entrypoint/settings.h"
 
+#include "base/clock.h"
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "base/num.h"
@@ -86,7 +87,12 @@ void settings_read(struct settings *s)
                            .key_command = text_of("CHREK_KEY_COMMAND", NULL),
                            .key_timeout_ns = duration_of("CHREK_KEY_TIMEOUT"),
                            .trust_key = text_of("CHREK_TRUST_KEY", NULL),
+                           .agent_socket =
+                               text_of("CHREK_AGENT_SOCKET", "/run/chrek-agent/agent.sock"),
+                           .agent_timeout_ns = duration_of("CHREK_AGENT_TIMEOUT"),
                            .require_signature = protection_of("CHREK_REQUIRE_SIGNATURE")};
+    if (!s->agent_timeout_ns)
+        s->agent_timeout_ns = 15 * CLOCK_S;
     CLEANUP(mem_freep) char *plugin = mem_asprintf("%s/cuda_plugin.so", s->cuda_plugin_dir);
     s->has_cuda_plugin = access(plugin, R_OK) == 0;
     if (!s->timeout_s && s->has_cuda_plugin)

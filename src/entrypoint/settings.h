@@ -22,6 +22,8 @@ struct settings {
     const char *key_file;        /* CHREK_KEY_FILE, or NULL */
     const char *key_command;     /* CHREK_KEY_COMMAND, or NULL */
     const char *trust_key;       /* CHREK_TRUST_KEY, or NULL */
+    const char *agent_socket;    /* CHREK_AGENT_SOCKET, /run/chrek-agent/agent.sock; "": none */
+    uint64_t agent_timeout_ns;   /* CHREK_AGENT_TIMEOUT, 15 s: how long it may be silent */
     uint64_t timeout_s;          /* CRIU_TIMEOUT, 0 = without a limit */
     uint64_t wait_timeout_s;     /* RESTORE_WAIT_TIMEOUT, 300 */
     uint64_t key_timeout_ns;     /* CHREK_KEY_TIMEOUT, 0 = the default */

@@ -66,6 +66,10 @@ find_checkpoint() {
             log "Incomplete or failed checkpoint at $dir (no checkpoint.done that says success)"
         fi
     fi
+    if [ -n "${DYN_CHECKPOINT_HASH:-}" ] && [ -S "${CHREK_AGENT_SOCKET:-/run/chrek-agent/agent.sock}" ]; then
+        found="The node's agent may have checkpoint $DYN_CHECKPOINT_HASH"
+        return 0
+    fi
     if trigger_dir "${RESTORE_TRIGGER:-/tmp/restore-trigger}" && says_success "$dir/checkpoint.done"; then
         found="Checkpoint found: $dir (restore trigger)"
         return 0

@@ -41,6 +41,8 @@ conf_dir = "{dir}/none"
 MASKED = ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware"]
 READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 IMAGE = "localhost/chrek/tiny:1"
+# A container of the strictest kind: nobody in particular, no capabilities, the runtime's own filter of system calls.
+UNPRIVILEGED = {1: {2: ["ALL"]}, 5: {1: 1000}, 11: True, 12: {1: 1000}, 15: {1: 0}}
 
 
 # -- protobuf: {field: value}; dicts are messages, lists repeat, bytes stay --
@@ -182,14 +184,15 @@ class Node:
         self.pods.append(pod)
         return pod
 
-    def container(self, pod, name, command, env=None, mounts=(), privileged=False):
+    def container(self, pod, name, command, env=None, mounts=(), privileged=False, security=None):
+        """security: further fields of a LinuxContainerSecurityContext."""
         config = {1: {1: name}, 2: {1: IMAGE}, 3: list(map(str, command)), 6: pairs(env or {}),
                   7: [{1: str(inside), 2: str(outside)} for outside, inside in mounts],
                   9: pairs({"io.kubernetes.container.name": name, "io.kubernetes.pod.name": pod.name,
                             "io.kubernetes.pod.namespace": pod.namespace, "io.kubernetes.pod.uid": pod.uid}),
                   11: f"{name}.log",
                   15: {2: {2: privileged, 3: {1: 2, 2: 1, 3: 0},
-                           **({} if privileged else {13: MASKED, 14: READONLY})}}}
+                           **({} if privileged else {13: MASKED, 14: READONLY}), **(security or {})}}}
         answer = self.call("CreateContainer", {1: pod.sandbox, 2: config, 3: pod.config})
         pod.containers[name] = answer[1][0].decode()
         self.call("StartContainer", {1: pod.containers[name]})

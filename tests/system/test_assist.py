@@ -1,0 +1,205 @@
+"""Restores by the node's agent: containers without any privileges, on a real containerd and runc."""
+
+import array
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+
+from lib import wait_for
+from node import UNPRIVILEGED
+from test_agent import ENTRYPOINT, LABELS, Setup, last_tick
+
+DOOR = "/run/chrek-agent"
+
+
+class Door(Setup):
+    """With a socket for restores, and containers that ask there."""
+
+    def __init__(self, t):
+        super().__init__(t)
+        self.door = t.dir / "door"
+        self.door.mkdir()
+
+    def start_agent(self, **env):
+        return super().start_agent(CHREK_AGENT_SOCKET=str(self.door / "agent.sock"), **env)
+
+    def capture(self, name="worker", namespace="default", **more):
+        """A checkpoint abc123 of a container that ticks; its last tick by then."""
+        pod = self.run(name, namespace=namespace, **more)
+        self.announce(pod)
+        self.wait_status(pod, "completed")
+        return pod
+
+    def ask(self, name, namespace="default", command=("/bin/tiny", "tick"), env=None, mounts=(), security=None):
+        """A container whose command is restore-entrypoint."""
+        place = self.node.pod(name, namespace)
+        self.node.container(
+            place, "main", ["/bin/restore-entrypoint", *command],
+            env={"DYN_CHECKPOINT_HASH": "abc123", **(env or {})},
+            mounts=[(ENTRYPOINT, "/bin/restore-entrypoint"), (self.door, DOOR), *mounts],
+            security=UNPRIVILEGED if security is None else security)
+        return place
+
+    def outcome(self, place):
+        """What it says once it runs in one way or the other."""
+        return wait_for("an end of the restore", lambda: re.search(
+            "Restore operation completed|Falling back", self.node.output(place, "main"))
+            and self.node.output(place, "main"))
+
+    def status_of(self, place):
+        """/proc/PID/status of the restored program."""
+        first = self.node.pid(place.containers["main"])
+        with open(f"/proc/{first}/task/{first}/children", encoding="utf-8") as f:
+            children = f.read().split()
+        assert len(children) == 1, children
+        with open(f"/proc/{children[0]}/status", encoding="utf-8") as f:
+            return int(children[0]), dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+
+
+@contextlib.contextmanager
+def door(t):
+    s = Door(t)
+    try:
+        yield s
+    finally:
+        s.close()
+
+
+def test_without_privileges(t):
+    """User 1000 without capabilities and with the runtime's filter gets its program back, with these rights."""
+    with door(t) as s:
+        s.start_agent()
+        pod = s.capture(security=UNPRIVILEGED)
+        last = last_tick(s.node.output(pod, "main"))
+        for number in range(2):
+            place = s.ask(f"restored-{number}")
+            text = s.outcome(place)
+            assert "Restore operation completed" in text, text + s.agent.text()
+            wait_for("ticks", lambda p=place: len(re.findall(r"tick \d+", s.node.output(p, "main"))) > 3)
+            first = int(re.search(r"tick (\d+)", s.node.output(place, "main"))[1])
+            assert 3 < first <= last + 1, (first, last)
+            pid, status = s.status_of(place)
+            assert status["Uid"].split() == ["1000"] * 4 and status["CapEff"] == "0" * 16, status
+            assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2", status
+            assert pid != s.node.pid(place.containers["main"])
+
+
+def cold(s, place, reason):
+    """It says why, and has started from the beginning, alone."""
+    text = s.outcome(place)
+    assert "Falling back to cold start" in text and re.search(reason, text), text + s.agent.text()
+    wait_for("ticks", lambda: "tick 3" in s.node.output(place, "main"))
+    assert re.search(r"tick (\d+)", s.node.output(place, "main"))[1] == "1", s.node.output(place, "main")
+    first = s.node.pid(place.containers["main"])
+    assert descendants(first) == [], descendants(first)
+
+
+def descendants(pid):
+    found = []
+    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
+def test_who_may_not(t):
+    """Another namespace has no such checkpoint; what would have more rights than the pod is not let run."""
+    with door(t) as s:
+        s.start_agent()
+        s.capture()  # of root with the usual capabilities
+        cold(s, s.ask("stranger", namespace="other"), "no checkpoint 'abc123' of a pod in namespace 'other'")
+        cold(s, s.ask("nobody"), "it runs as user 0, and this container as user 1000")
+        weaker = {1: {2: ["CHOWN"]}}
+        cold(s, s.ask("weaker", security=weaker), r"capabilities \(\w+: 0x1\) that this container does not have")
+        cold(s, s.ask("nnp", security={11: True}), "allowPrivilegeEscalation")
+        cold(s, s.ask("filtered", security={15: {1: 0}}), "seccompProfile")
+        assert "Restore operation completed" in s.outcome(s.ask("equal", security={}))
+        metrics = s.get("/metrics")
+        assert 'chrek_restores_total{outcome="succeeded"} 1' in metrics, metrics
+        assert 'chrek_restores_total{outcome="failed"} 4' in metrics, metrics
+        events = s.events("RestoreFailed")
+        assert len(events) == 4 and events[0]["type"] == "Warning", events
+        assert len(s.events("RestoreSucceeded")) == 1
+
+
+def ask_door(path, pidfd):
+    """What the agent answers to a request of ours."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sk:
+        sk.settimeout(30)
+        sk.connect(str(path))
+        fds = array.array("i", [pidfd, 0, 1, 2])
+        sk.sendmsg([b'{"type": "restore", "id": "abc123"}'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        return json.loads(sk.recv(65536))
+
+
+def test_forged_callers(t):
+    """Who is no container's first process, or says that it is somebody else, gets nothing."""
+    with door(t) as s:
+        s.start_agent()
+        pod = s.capture()
+        ours = os.pidfd_open(os.getpid())
+        theirs = os.pidfd_open(s.node.pid(pod.containers["main"]))
+        path = s.door / "agent.sock"
+        answer = ask_door(path, ours)
+        assert answer["type"] == "failed" and "not the first process of a container" in answer["error"], answer
+        answer = ask_door(path, theirs)
+        assert answer["type"] == "failed" and f"process {os.getpid()} says that it is" in answer["error"], answer
+        null = os.open("/dev/null", os.O_RDONLY)
+        assert "holds no process" in ask_door(path, null)["error"]
+        for fd in (ours, theirs, null):
+            os.close(fd)
+        assert last_tick(s.node.output(pod, "main")) > 0 and s.agent.poll() is None
+
+
+def process(name, parent):
+    """A living process of this name (its first argument's end) below `parent`."""
+    for pid in descendants(parent):
+        try:
+            if name in pathlib.Path(f"/proc/{pid}/cmdline").read_text():
+                return pid
+        except OSError:
+            continue
+    return None
+
+
+def hold(s, name):
+    """Stop a process of the agent's as soon as it is there."""
+    pid = wait_for(name, lambda: process(name, s.agent.pid), timeout=60)
+    os.kill(pid, signal.SIGSTOP)
+    return pid
+
+
+def test_an_agent_that_is_silent(t):
+    """A container whose agent does not answer starts cold in time; nothing is restored when it comes back."""
+    with door(t) as s:
+        s.start_agent()
+        s.capture()
+        place = s.ask("absent", env={"CHREK_AGENT_SOCKET": "/nowhere"}, security={})
+        assert "tick 1" in wait_for("ticks", lambda: "tick 3" in s.node.output(place, "main")
+                                    and s.node.output(place, "main"))
+        s.agent.send_signal(signal.SIGSTOP)
+        place = s.ask("silent", env={"CHREK_AGENT_TIMEOUT": "1s"}, security={})
+        cold(s, place, "the other end says nothing")
+        s.agent.send_signal(signal.SIGCONT)
+        wait_for("the agent", lambda: "caller refused" in s.agent.text() or s.events("RestoreFailed"))
+        cold(s, place, "the other end says nothing")
+
+
+def test_an_agent_that_is_killed_restoring(t):
+    """Killed while CRIU is at work: the container starts cold, alone, and the next agent restores another one."""
+    with door(t) as s:
+        s.start_agent()
+        s.capture(security=UNPRIVILEGED)
+        place = s.ask("orphan")
+        criu = hold(s, "swrk")
+        s.stop_agent(signal.SIGKILL)
+        os.kill(criu, signal.SIGCONT)
+        s.start_agent()
+        cold(s, place, "closed the connection")
+        assert not pathlib.Path(f"/proc/{criu}").exists()
+        assert "Restore operation completed" in s.outcome(s.ask("next"))
