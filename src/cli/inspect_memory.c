@@ -25,6 +25,8 @@ void inspect_memory_people(const struct memory *m, struct buf *out)
     size_line(out, "different pages", t.different, "");
     size_line(out, "the same again", t.pages - t.zero - t.different, "");
     size_line(out, "zero", t.zero, "");
+    if (t.changes)
+        size_line(out, "changes", t.changes, "  of pages of earlier checkpoints, which are kept");
     buf_addf(out, "  %-18s %10s  %" PRIu64 " %% of %zu chunks in %zu packs\n", "compressed",
              buf_str(&bytes), percent(t.bytes, t.stored * MEMORY_PAGE), m->n_chunks, m->n_packs);
     if (t.stored > t.different)
@@ -41,6 +43,7 @@ void inspect_memory_json(const struct memory *m, yyjson_mut_doc *doc, yyjson_mut
     (void)yyjson_mut_obj_add_uint(doc, o, "pages", t.pages);
     (void)yyjson_mut_obj_add_uint(doc, o, "zero_pages", t.zero);
     (void)yyjson_mut_obj_add_uint(doc, o, "different_pages", t.different);
+    (void)yyjson_mut_obj_add_uint(doc, o, "changed_pages", t.changes);
     (void)yyjson_mut_obj_add_uint(doc, o, "chunk_pages", t.stored);
     (void)yyjson_mut_obj_add_uint(doc, o, "chunks", m->n_chunks);
     (void)yyjson_mut_obj_add_uint(doc, o, "chunk_bytes", t.bytes);

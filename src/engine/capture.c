@@ -12,6 +12,7 @@
 #include "criu/pagemap.h"
 #include "criu/session.h"
 #include "engine/copier.h"
+#include "engine/earlier.h"
 #include "engine/page_image.h"
 #include "engine/precopy.h"
 #include "engine/watch.h"
@@ -53,6 +54,7 @@ struct capture {
     struct store_staging *into; /* borrowed */
     int staging;                /* its directory */
     struct store_hold *hold;
+    struct earlier *earlier;    /* NULL: none */
     int file;                   /* a memory file: what was hidden, or CRIU's configuration */
     int socket[2];              /* lazy: CRIU's end, and ours */
     char text[64];              /* of the environment, or the path of the configuration */
@@ -118,6 +120,9 @@ static enum rc open_writer(struct capture *c, const struct capture_options *o, s
     if (!rc)
         rc = store_recent_packs(o->store, o->name, &prefer, &w.n_prefer, err);
     w.prefer = prefer;
+    if (!rc && !w.alone)
+        c->earlier = earlier_open(o->store, o->name, o->parent, w.domain);
+    w.past = earlier_pages(c->earlier);
     if (!rc)
         rc = page_writer_open(&w, &c->writer, err);
     store_free_ids(prefer);
@@ -187,7 +192,7 @@ enum rc capture_ahead(struct capture *c, pid_t root, uint64_t deadline, struct e
     if (c->mode != MODE_HIDE)
         return err_set(err, RC_UNSUPPORTED, "this CRIU cannot be kept from memory");
     page_writer_hold(c->writer, false);
-    enum rc rc = precopy_run(root, c->writer, deadline, &c->precopy, err);
+    enum rc rc = precopy_run(root, c->writer, c->earlier, deadline, &c->precopy, err);
     page_writer_hold(c->writer, c->hold_pages);
     return rc;
 }
@@ -233,9 +238,13 @@ static enum rc plan_pack(struct capture *c, const struct cr_pagemap *map, pid_t 
     struct page_input *in = NULL;
     const struct known *known = c->precopy ? precopy_confirmed(c->precopy, pid) : &nothing;
     enum rc rc = page_writer_input(c->writer, map->pages_id | MEMORY_LAZY, map->absent, &in, err);
-    for (size_t i = 0; !rc && i < map->n_runs; i++)
-        if (!(map->runs[i].flags & CR_RUN_PRESENT))
-            plan_run(&c->copier, c->writer, known, source_of(c, pid), &map->runs[i], in);
+    for (size_t i = 0; !rc && i < map->n_runs; i++) {
+        const struct cr_run *r = &map->runs[i];
+        if (r->flags & CR_RUN_PRESENT)
+            continue;
+        earlier_tell(c->earlier, map->name, r->address, r->pages, c->writer, in, r->at);
+        plan_run(&c->copier, c->writer, known, source_of(c, pid), r, in);
+    }
     return rc;
 }
 
@@ -445,15 +454,32 @@ void capture_thawed(struct capture *c)
 
 /* ---- storing ---- */
 
+/* What the pages of an image were. */
+static void tell_image(const struct capture *c, uint32_t id, struct page_input *in)
+{
+    for (size_t i = 0; i < c->maps.n; i++) {
+        const struct cr_pagemap *m = &c->maps.list[i];
+        for (size_t k = 0; m->pages_id == id && k < m->n_runs; k++)
+            if (m->runs[k].flags & CR_RUN_PRESENT)
+                earlier_tell(c->earlier, m->name, m->runs[k].address, m->runs[k].pages, c->writer,
+                             in, m->runs[k].at);
+    }
+}
+
 static enum rc pack_image(struct capture *c, const char *name, struct err *err)
 {
     uint32_t id = 0;
+    struct page_input *in = NULL;
     if (sscanf(name, "pages-%" SCNu32 ".img", &id) != 1 || id >= MEMORY_LAZY)
         return RC_OK;
     CLEANUP(fd_closep) int fd = sys_openat(c->staging, name, O_RDONLY | O_NOFOLLOW, 0);
     if (fd < 0)
         return err_sys(err, "open '%s'", name);
-    enum rc rc = page_writer_file(c->writer, id, fd, err);
+    enum rc rc = page_writer_file(c->writer, id, fd, &in, err);
+    if (!rc) {
+        tell_image(c, id, in);
+        rc = page_writer_read(c->writer, in, fd, err);
+    }
     if (!rc && sys_unlinkat(c->staging, name, 0) < 0)
         rc = err_sys(err, "remove '%s'", name);
     return rc;
@@ -544,6 +570,7 @@ void capture_freep(struct capture **p)
     drop_keepers(c);
     precopy_freep(&c->precopy);
     page_writer_freep(&c->writer);
+    earlier_freep(&c->earlier);
     copier_done(&c->copier);
     for (size_t i = 0; i < c->n_images; i++)
         page_image_done(&c->images[i].image);

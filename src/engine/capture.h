@@ -44,6 +44,7 @@ struct capture_options {
     struct store_staging *into; /* must outlive the capture */
     bool plain;                 /* page images, no packs */
     const char *name;           /* of the box, whose earlier checkpoints have most of it; or NULL */
+    const char *parent;         /* the checkpoint that it was restored from, or NULL */
     bool outside;               /* CRIU is not in the tree's PID namespace */
     bool hold;                  /* the tree waits for the copying alone, not for the storing */
     enum capture_keep keep;

@@ -346,6 +346,7 @@ static enum rc stage(void *ctx, uint64_t deadline, struct err *err)
                                 .into = c->staging,
                                 .plain = c->req->plain,
                                 .name = c->req->name,
+                                .parent = c->meta.parent_id,
                                 .hold = !c->req->stop || c->early,
                                 .keep = may_keep(c),
                                 .rss_bytes = c->rss_bytes,

@@ -12,6 +12,7 @@
 #include "engine/copier.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,8 +26,8 @@ struct range {
 };
 
 struct process {
-    pid_t pid;
-    uint64_t start; /* with the PID it names a process for ever */
+    pid_t pid, inner; /* inner: in its own PID namespace */
+    uint64_t start;   /* with the PID it names a process for ever */
     int uffd;
     bool seen;           /* in this round */
     struct known known;  /* of the rounds until now */
@@ -39,6 +40,7 @@ struct process {
 struct precopy {
     pid_t root;
     struct page_writer *writer;
+    const struct earlier *earlier;
     struct process *list;
     size_t n;
 };
@@ -81,10 +83,11 @@ static struct process *find(struct precopy *p, pid_t pid)
     return NULL;
 }
 
-static struct process *add_process(struct precopy *p, pid_t pid, uint64_t start)
+static struct process *add_process(struct precopy *p, const struct proc_facts *f)
 {
     p->list = mem_realloc(p->list, (p->n + 1) * sizeof(*p->list));
-    p->list[p->n] = (struct process){.pid = pid, .start = start, .uffd = -1};
+    p->list[p->n] =
+        (struct process){.pid = f->pid, .inner = f->inner, .start = f->start, .uffd = -1};
     return &p->list[p->n++];
 }
 
@@ -194,7 +197,7 @@ static enum rc enter(struct precopy *pre, struct halt *h, pid_t pid, struct err 
         return rc;
     struct process *p = find(pre, pid);
     if (!p)
-        p = add_process(pre, pid, f.start);
+        p = add_process(pre, &f);
     p->seen = true;
     rc = p->uffd < 0 ? begin_anew(p, h, err) : RC_OK;
     if (!rc)
@@ -253,12 +256,17 @@ static enum rc begin_round(struct precopy *p, uint64_t *out_dirty, struct err *e
 
 /* ---- copying, while the tree runs ---- */
 
-static enum rc plan(struct process *p, struct page_writer *w, struct copier *c, struct err *err)
+static enum rc plan(const struct precopy *pre, struct process *p, struct copier *c, struct err *err)
 {
     struct page_input *draft = NULL;
+    char map[40];
     uint64_t at = 0;
-    enum rc rc = p->dirty_pages ? page_writer_draft(w, p->dirty_pages, &draft, err) : RC_OK;
+    enum rc rc =
+        p->dirty_pages ? page_writer_draft(pre->writer, p->dirty_pages, &draft, err) : RC_OK;
+    (void)snprintf(map, sizeof(map), "pagemap-%d.img", (int)p->inner);
     for (size_t i = 0; !rc && i < p->n_dirty; i++) {
+        earlier_tell(pre->earlier, map, p->dirty[i].address, p->dirty[i].pages, pre->writer, draft,
+                     at);
         copier_add(c, p->pid, p->dirty[i].address, p->dirty[i].pages, draft, at);
         at += p->dirty[i].pages;
     }
@@ -288,7 +296,7 @@ static enum rc copy_dirty(struct precopy *p, struct err *err)
     CLEANUP(copier_done) struct copier c = {0};
     enum rc rc = RC_OK;
     for (size_t i = 0; !rc && i < p->n; i++)
-        rc = plan(&p->list[i], p->writer, &c, err);
+        rc = plan(p, &p->list[i], &c, err);
     if (!rc)
         rc = copier_run(&c, p->writer, true, err);
     if (!rc)
@@ -320,12 +328,14 @@ enum rc precopy_round(struct precopy *p, uint64_t *out_pages, struct err *err)
     return rc;
 }
 
-enum rc precopy_run(pid_t root, struct page_writer *w, uint64_t deadline, struct precopy **out,
-                    struct err *err)
+enum rc precopy_run(pid_t root, struct page_writer *w, const struct earlier *e, uint64_t deadline,
+                    struct precopy **out, struct err *err)
 {
     CLEANUP(precopy_freep) struct precopy *p = NULL;
     uint64_t before = UINT64_MAX, dirty = 0;
     enum rc rc = precopy_open(root, w, &p, err);
+    if (p)
+        p->earlier = e;
     for (unsigned round = 0; p && !rc && round < ROUNDS_MAX; round++) {
         rc = precopy_round(p, &dirty, err);
         /* More rounds are of use only while each has clearly less to do than the one before. */

@@ -19,6 +19,7 @@
 
 #include "base/err.h"
 #include "container/pages.h"
+#include "engine/earlier.h"
 #include "engine/known.h"
 #include "store/page_writer.h"
 
@@ -40,10 +41,11 @@ enum rc precopy_open(pid_t root, struct page_writer *w, struct precopy **out, st
 enum rc precopy_round(struct precopy *p, uint64_t *out_pages, struct err *err);
 
 /* Rounds until little is left, or as little as can be.
+ * e         what was stored of the program before, or NULL; must outlive the object
  * deadline  monotonic ns, for beginning another round; 0 = none
  * errors    of both */
-enum rc precopy_run(pid_t root, struct page_writer *w, uint64_t deadline, struct precopy **out,
-                    struct err *err);
+enum rc precopy_run(pid_t root, struct page_writer *w, const struct earlier *e, uint64_t deadline,
+                    struct precopy **out, struct err *err);
 
 /* Whether an error only means that it has to be done without: the program takes no harm, and can be
  * copied frozen. */

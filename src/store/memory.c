@@ -9,13 +9,16 @@
 
 static const char magic[8] = {'c', 'h', 'r', 'e', 'k', 'm', 'e', 'm'};
 
-#define FORMAT 1
-#define FORMAT_SEALED 2
+/* A format is 1, and these. */
+#define FORMAT_SEALED 1U
+#define FORMAT_CHANGES 2U
+#define FORMAT_MAX 4
 #define HEADER 64
 #define PACK_BYTES (MEMORY_PACK_NAME_LEN + 8)
 #define CHUNK_BYTES (DIGEST_LEN + 8 + 4 + 4 + 2 + 2)
 #define STREAM_BYTES (4 + 4 + 8 + 8 + 8)
 #define EXTENT_BYTES (8 + 4 + 4 + 4 + 4)
+#define BASE_BYTES (4 + 4 + 2 + 2 + 2 + 2)
 
 /* ---- little-endian numbers ---- */
 
@@ -42,18 +45,8 @@ static uint64_t take(struct reader *r, size_t bytes)
 
 /* ---- writing ---- */
 
-void memory_format(const struct memory *m, struct buf *out)
+static void format_tables(const struct memory *m, struct buf *out)
 {
-    static const uint8_t pad[HEADER];
-    size_t begin = out->len;
-    buf_add(out, magic, sizeof(magic));
-    put(out, m->sealed ? FORMAT_SEALED : FORMAT, 4);
-    put(out, MEMORY_PAGE, 4);
-    put(out, m->n_packs, 8);
-    put(out, m->n_chunks, 8);
-    put(out, m->n_streams, 8);
-    put(out, m->n_extents, 8);
-    buf_add(out, pad, HEADER - (out->len - begin));
     for (size_t i = 0; i < m->n_packs; i++) {
         buf_add(out, m->packs[i].name, MEMORY_PACK_NAME_LEN);
         put(out, m->packs[i].size, 8);
@@ -80,6 +73,45 @@ void memory_format(const struct memory *m, struct buf *out)
         put(out, e->chunk, 4);
         put(out, e->at, 8);
     }
+    for (size_t i = 0; i < m->n_bases; i++) {
+        const struct memory_base *b = &m->bases[i];
+        put(out, b->chunk, 4);
+        put(out, b->of, 4);
+        put(out, b->at, 2);
+        put(out, b->pages, 2);
+        put(out, b->of_at, 2);
+        put(out, 0, 2);
+    }
+}
+
+static void format_header(const struct memory *m, enum compress_codec codec, struct buf *out)
+{
+    buf_add(out, magic, sizeof(magic));
+    put(out, 1 + (m->sealed ? FORMAT_SEALED : 0) + (m->n_bases ? FORMAT_CHANGES : 0), 4);
+    put(out, MEMORY_PAGE, 4);
+    put(out, m->n_packs, 8);
+    put(out, m->n_chunks, 8);
+    put(out, m->n_streams, 8);
+    put(out, m->n_extents, 8);
+    put(out, m->n_bases, 8);
+    put(out, codec, 8);
+}
+
+void memory_format(const struct memory *m, struct buf *out)
+{
+    if (!m->n_bases) {
+        format_header(m, COMPRESS_RAW, out);
+        format_tables(m, out);
+        return;
+    }
+    CLEANUP(buf_done) struct buf tables = {.max = out->max};
+    format_tables(m, &tables);
+    CLEANUP(mem_freep) void *small = mem_alloc(compress_bound(tables.len));
+    size_t len = 0;
+    enum compress_codec codec = compress_block(COMPRESS_ZSTD, tables.data, tables.len, small, &len);
+    format_header(m, codec, out);
+    buf_add(out, codec == COMPRESS_RAW ? tables.data : small, len);
+    out->overflowed = out->overflowed || tables.overflowed;
 }
 
 /* ---- reading ---- */
@@ -112,8 +144,7 @@ static bool take_chunks(struct reader *r, struct memory *m)
         c->pack = (uint32_t)take(r, 4);
         c->pages = (uint16_t)take(r, 2);
         c->codec = (uint16_t)take(r, 2);
-        if (c->pack >= m->n_packs || c->pages == 0 || c->pages > MEMORY_CHUNK_PAGES ||
-            c->stored == 0 || c->stored > MEMORY_CHUNK || c->codec >= COMPRESS_COUNT_ ||
+        if (c->pack >= m->n_packs || !memory_chunk_is_sound(c) ||
             c->offset > m->packs[c->pack].size || c->stored > m->packs[c->pack].size - c->offset)
             return false;
     }
@@ -168,16 +199,47 @@ static bool take_streams(struct reader *r, struct memory *m)
     return true;
 }
 
-/* Whether the sizes of the tables are those of the file; each fits, so none overflows. */
-static bool sizes_fit(const struct memory *m, size_t len)
+/* Each page of each chunk of changes has one base, in order, which is no change. */
+static bool take_bases(struct reader *r, struct memory *m)
 {
-    uint64_t rest = len - HEADER;
+    uint32_t chunk = 0;
+    unsigned at = 0;
+    for (size_t i = 0; i < m->n_bases; i++) {
+        struct memory_base *b = &m->bases[i];
+        b->chunk = (uint32_t)take(r, 4);
+        b->of = (uint32_t)take(r, 4);
+        b->at = (uint16_t)take(r, 2);
+        b->pages = (uint16_t)take(r, 2);
+        b->of_at = (uint16_t)take(r, 2);
+        uint64_t reserved = take(r, 2);
+        while (at == 0 && chunk < m->n_chunks && !memory_has_changes(&m->chunks[chunk]))
+            chunk++;
+        if (reserved || chunk >= m->n_chunks || b->chunk != chunk || b->at != at || !b->pages ||
+            at + b->pages > m->chunks[chunk].pages || b->of >= m->n_chunks ||
+            memory_has_changes(&m->chunks[b->of]) ||
+            (unsigned)b->of_at + b->pages > m->chunks[b->of].pages)
+            return false;
+        at += b->pages;
+        if (at == m->chunks[chunk].pages) {
+            at = 0;
+            chunk++;
+        }
+    }
+    while (at == 0 && chunk < m->n_chunks && !memory_has_changes(&m->chunks[chunk]))
+        chunk++;
+    return at == 0 && chunk == m->n_chunks;
+}
+
+/* Whether the sizes of the tables are these bytes; each fits, so none overflows. */
+static bool sizes_fit(const struct memory *m, uint64_t rest)
+{
     const struct {
         uint64_t n, bytes;
     } tables[] = {{m->n_packs, PACK_BYTES},
                   {m->n_chunks, CHUNK_BYTES},
                   {m->n_streams, STREAM_BYTES},
-                  {m->n_extents, EXTENT_BYTES}};
+                  {m->n_extents, EXTENT_BYTES},
+                  {m->n_bases, BASE_BYTES}};
     for (size_t i = 0; i < ARRAY_LEN(tables); i++) {
         if (tables[i].n > rest / tables[i].bytes)
             return false;
@@ -192,12 +254,39 @@ static bool take_tables(struct reader *r, struct memory *m)
     m->chunks = mem_zalloc((m->n_chunks + 1) * sizeof(*m->chunks));
     m->streams = mem_zalloc((m->n_streams + 1) * sizeof(*m->streams));
     m->extents = mem_zalloc((m->n_extents + 1) * sizeof(*m->extents));
-    if (!take_packs(r, m) || !take_chunks(r, m) || !take_streams(r, m) || !take_extents(r, m))
+    m->bases = mem_zalloc((m->n_bases + 1) * sizeof(*m->bases));
+    if (!take_packs(r, m) || !take_chunks(r, m) || !take_streams(r, m) || !take_extents(r, m) ||
+        !take_bases(r, m))
         return false;
     for (size_t i = 0; i < m->n_streams; i++)
         if (!is_covered(m, &m->streams[i]))
             return false;
     return true;
+}
+
+/* Bytes of all tables; 0: more than any map has. */
+static uint64_t tables_size(const struct memory *m)
+{
+    if (m->n_packs > MEMORY_MAX || m->n_chunks > MEMORY_MAX || m->n_streams > MEMORY_MAX ||
+        m->n_extents > MEMORY_MAX || m->n_bases > MEMORY_MAX)
+        return 0;
+    uint64_t size = (uint64_t)m->n_packs * PACK_BYTES + (uint64_t)m->n_chunks * CHUNK_BYTES +
+                    (uint64_t)m->n_streams * STREAM_BYTES + (uint64_t)m->n_extents * EXTENT_BYTES +
+                    (uint64_t)m->n_bases * BASE_BYTES;
+    return size <= MEMORY_MAX ? size : 0;
+}
+
+/* The tables of a map with changes are compressed. */
+static bool expand_tables(struct reader *r, struct memory *m, uint64_t codec, size_t len)
+{
+    uint64_t size = tables_size(m);
+    if (!size || !m->n_bases || codec >= COMPRESS_COUNT_)
+        return false;
+    CLEANUP(mem_freep) uint8_t *tables = mem_alloc((size_t)size);
+    struct reader t = {tables};
+    return compress_expand((enum compress_codec)codec, r->at, len, tables, (size_t)size, NULL) ==
+               RC_OK &&
+           take_tables(&t, m);
 }
 
 enum rc memory_parse(const void *data, size_t len, struct memory *out, struct err *err)
@@ -207,18 +296,22 @@ enum rc memory_parse(const void *data, size_t len, struct memory *out, struct er
     if (len < HEADER || memcmp(data, magic, sizeof(magic)) != 0)
         return err_set(err, RC_CORRUPT, "'" MEMORY_NAME "' is no memory map");
     uint64_t format = take(&r, 4), page = take(&r, 4);
-    if (format > FORMAT_SEALED)
+    if (format > FORMAT_MAX)
         return err_set(err, RC_UNSUPPORTED, "'" MEMORY_NAME "' is of a newer chrek (format %ju)",
                        (uintmax_t)format);
-    m.sealed = format == FORMAT_SEALED;
+    m.sealed = (format - 1) & FORMAT_SEALED;
     m.n_packs = (size_t)take(&r, 8);
     m.n_chunks = (size_t)take(&r, 8);
     m.n_streams = (size_t)take(&r, 8);
     m.n_extents = (size_t)take(&r, 8);
-    uint64_t reserved = take(&r, 8);
-    reserved |= take(&r, 8);
-    if (format < 1 || page != MEMORY_PAGE || reserved || !sizes_fit(&m, len) ||
-        !take_tables(&r, &m))
+    m.n_bases = (size_t)take(&r, 8);
+    uint64_t codec = take(&r, 8);
+    bool good = format >= 1 && page == MEMORY_PAGE;
+    if (good && (format - 1) & FORMAT_CHANGES)
+        good = expand_tables(&r, &m, codec, len - HEADER);
+    else if (good)
+        good = !m.n_bases && !codec && sizes_fit(&m, len - HEADER) && take_tables(&r, &m);
+    if (!good)
         return err_set(err, RC_CORRUPT, "'" MEMORY_NAME "' contradicts itself");
     *out = m;
     m = (struct memory){0};
@@ -231,6 +324,7 @@ void memory_done(struct memory *m)
     free(m->chunks);
     free(m->streams);
     free(m->extents);
+    free(m->bases);
     *m = (struct memory){0};
 }
 
@@ -262,6 +356,58 @@ size_t memory_find(const struct memory *m, const struct memory_stream *s, uint64
     return low;
 }
 
+bool memory_has_changes(const struct memory_chunk *c)
+{
+    return c->codec & MEMORY_CHANGES;
+}
+
+bool memory_chunk_is_sound(const struct memory_chunk *c)
+{
+    return c->pages > 0 && c->pages <= MEMORY_CHUNK_PAGES && c->stored > 0 &&
+           c->stored <= MEMORY_CHUNK && (c->codec & ~MEMORY_CHANGES) < COMPRESS_COUNT_;
+}
+
+size_t memory_bases(const struct memory *m, uint32_t chunk, const struct memory_base **out)
+{
+    size_t low = 0, high = m->n_bases, n = 0;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (m->bases[middle].chunk < chunk)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    while (low + n < m->n_bases && m->bases[low + n].chunk == chunk)
+        n++;
+    *out = m->bases + low;
+    return n;
+}
+
+unsigned memory_change(const void *page, const void *base, void *out)
+{
+    uint64_t new[MEMORY_WORDS], old[MEMORY_WORDS];
+    unsigned different = 0;
+    memcpy(new, page, MEMORY_PAGE);
+    memcpy(old, base, MEMORY_PAGE);
+    for (size_t i = 0; i < MEMORY_WORDS; i++) {
+        bool same = new[i] == old[i];
+        different += !same;
+        new[i] = same ? 0 : new[i] ? new[i] : old[i];
+    }
+    memcpy(out, new, MEMORY_PAGE);
+    return different;
+}
+
+void memory_apply(void *change, const void *base)
+{
+    uint64_t words[MEMORY_WORDS], old[MEMORY_WORDS];
+    memcpy(words, change, MEMORY_PAGE);
+    memcpy(old, base, MEMORY_PAGE);
+    for (size_t i = 0; i < MEMORY_WORDS; i++)
+        words[i] = words[i] == 0 ? old[i] : words[i] == old[i] ? 0 : words[i];
+    memcpy(change, words, MEMORY_PAGE);
+}
+
 /* A bit for each page of a chunk. */
 static uint64_t pages_of(const struct memory_extent *e)
 {
@@ -287,7 +433,9 @@ struct memory_totals memory_totals(const struct memory *m)
         last = e->chunk;
     }
     for (size_t i = 0; i < m->n_chunks; i++) {
-        t.different += (uint64_t)__builtin_popcountll(used[i]);
+        uint64_t n = (uint64_t)__builtin_popcountll(used[i]);
+        t.different += n;
+        t.changes += memory_has_changes(&m->chunks[i]) ? n : 0;
         t.stored += m->chunks[i].pages;
         t.bytes += m->chunks[i].stored;
     }

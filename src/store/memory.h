@@ -4,11 +4,13 @@
  * its id those that the page map of the same image only mentions (flag lazy, not present), in
  * order.  An *extent* says of some consecutive pages of a stream that they are zero, or lie one
  * after another in a *chunk*: a compressed run of up to 64 pages inside a *pack*, an object that
- * checkpoints share.
+ * checkpoints share.  The pages of a chunk may be *changes*: what they differ in from pages of
+ * other chunks, their *bases*, which are never changes themselves.
  *
- * The file (MEMORY_NAME, format 1, little-endian, docs/formats/memory.md) is vouched for by the
- * manifest; a pack need not be trusted, since each chunk's digest is here.  In format 2, which is
- * laid out in the same way, the packs are encrypted (store/pack.h).
+ * The file (MEMORY_NAME, little-endian, docs/formats/memory.md) is vouched for by the manifest; a
+ * pack need not be trusted, since each chunk's digest is here.  Formats: 1; 2 when the packs are
+ * encrypted (store/pack.h); 3 and 4 are the same where there are changes, with the tables
+ * compressed.
  *
  * Threads: constant after it was made.
  */
@@ -32,6 +34,8 @@
 
 #define MEMORY_LAZY 0x80000000U /* in the id of a stream */
 #define MEMORY_ZERO UINT32_MAX  /* instead of a chunk's number: the pages are zero */
+#define MEMORY_CHANGES 0x100U   /* in a chunk's codec */
+#define MEMORY_WORDS (MEMORY_PAGE / 8)
 
 struct memory_pack {
     char name[MEMORY_PACK_NAME_LEN + 1];
@@ -44,7 +48,14 @@ struct memory_chunk {
     uint32_t stored; /* bytes in the pack */
     uint32_t pack;
     uint16_t pages; /* 1..MEMORY_CHUNK_PAGES */
-    uint16_t codec; /* enum compress_codec */
+    uint16_t codec; /* enum compress_codec, and MEMORY_CHANGES or not */
+};
+
+/* Pages of a chunk of changes, and the pages that they are changes of. */
+struct memory_base {
+    uint32_t chunk, of; /* of: a chunk that holds no changes */
+    uint16_t at, pages; /* in `chunk`; at least 1 */
+    uint16_t of_at;     /* in `of` */
 };
 
 struct memory_extent {
@@ -66,13 +77,28 @@ struct memory {
     struct memory_chunk *chunks;
     struct memory_stream *streams; /* by ascending id */
     struct memory_extent *extents;
-    size_t n_packs, n_chunks, n_streams, n_extents;
+    struct memory_base *bases; /* by chunk and page: all pages of all chunks of changes */
+    size_t n_packs, n_chunks, n_streams, n_extents, n_bases;
 };
+
+/* The change that makes a page of its base, and back: 0 for each word of 64 bits that is the same,
+ * the base's for one that is zero now, and else the new one.  New words compress better than what
+ * they differ in from the old ones.  All are pages, which may lie anywhere.
+ * returns  how many words differ */
+unsigned memory_change(const void *page, const void *base, void *out);
+/* change  becomes the page */
+void memory_apply(void *change, const void *base);
 
 /* errors RC_CORRUPT, RC_UNSUPPORTED (newer format).  out: the caller's, memory_done() */
 enum rc memory_parse(const void *data, size_t len, struct memory *out, struct err *err);
 void memory_format(const struct memory *m, struct buf *out);
 void memory_done(struct memory *m);
+
+/* Whether bytes of a chunk can be what it says: limits of `stored`, `pages` and `codec`. */
+bool memory_chunk_is_sound(const struct memory_chunk *c);
+bool memory_has_changes(const struct memory_chunk *c);
+/* The bases of a chunk of changes.  returns how many; of another chunk 0 */
+size_t memory_bases(const struct memory *m, uint32_t chunk, const struct memory_base **out);
 
 /* NULL when there is no such stream. */
 const struct memory_stream *memory_stream(const struct memory *m, uint32_t id);
@@ -86,6 +112,7 @@ struct memory_totals {
     uint64_t stored;    /* pages in chunks that are named here, also those that only others need */
     uint64_t bytes;     /* of these chunks in packs */
     uint64_t reads;     /* of a chunk, when the streams are read one page after another */
+    uint64_t changes;   /* of `different`: stored as what differs from another page */
 };
 
 struct memory_totals memory_totals(const struct memory *m);

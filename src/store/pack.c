@@ -15,8 +15,10 @@
 
 static const char magic[8] = {'c', 'h', 'r', 'e', 'k', 'p', 'a', 'k'};
 
-#define FORMAT 1
-#define FORMAT_SEALED 2
+/* A format is 1, and these. */
+#define FORMAT_SEALED 1U
+#define FORMAT_CHANGES 2U
+#define FORMAT_MAX 4U
 #define FOOTER 64
 #define ENTRY (DIGEST_LEN + 16)
 #define INDEX_MAX ((uint64_t)256 << 20)
@@ -76,6 +78,22 @@ enum rc pack_open_chunk(struct cipher *cipher, const uint8_t key[CIPHER_KEY],
     return cipher_open(cipher, &m, data, c->stored, c->digest.bytes, data, err);
 }
 
+enum rc pack_expand_chunk(const struct memory_chunk *c, const void *stored, void *out,
+                          struct digest *whole, struct err *err)
+{
+    const uint8_t *at = stored;
+    size_t len = c->stored;
+    if (memory_has_changes(c)) {
+        if (len <= DIGEST_LEN)
+            return err_set(err, RC_CORRUPT, "a chunk of changes without any");
+        memcpy(whole->bytes, at, DIGEST_LEN);
+        at += DIGEST_LEN;
+        len -= DIGEST_LEN;
+    }
+    return compress_expand((enum compress_codec)(c->codec & ~MEMORY_CHANGES), at, len, out,
+                           c->pages * MEMORY_PAGE, err);
+}
+
 /* ---- writing ---- */
 
 struct pack_writer {
@@ -86,7 +104,8 @@ struct pack_writer {
     uint64_t size;
     struct buf entries, names;
     uint64_t n_chunks;
-    void *scratch; /* compress_bound(MEMORY_CHUNK) bytes */
+    bool changes;     /* some chunk holds them */
+    uint8_t *scratch; /* DIGEST_LEN + compress_bound(MEMORY_CHUNK) bytes */
 };
 
 static void put(struct buf *b, uint64_t value, size_t bytes)
@@ -121,7 +140,7 @@ enum rc pack_begin(struct backend *b, const struct domain *d, struct pack_writer
     CLEANUP(pack_abortp) struct pack_writer *w = mem_zalloc(sizeof(*w));
     char key[PACK_KEY_LEN];
     w->entries.max = w->names.max = INDEX_MAX;
-    w->scratch = mem_alloc(compress_bound(MEMORY_CHUNK));
+    w->scratch = mem_alloc(DIGEST_LEN + compress_bound(MEMORY_CHUNK));
     make_name(w->name);
     pack_key(w->name, key);
     enum rc rc = d ? cipher_new(&w->cipher, err) : RC_OK;
@@ -159,17 +178,47 @@ static enum rc append(struct pack_writer *w, const void *data, size_t len, struc
     return rc;
 }
 
-enum rc pack_add(struct pack_writer *w, enum compress_codec codec, const void *pages,
-                 const struct page_name *names, unsigned n, struct memory_chunk *out,
-                 struct err *err)
+/* Returns the bytes to be stored. */
+static const void *shrink(struct pack_writer *w, enum compress_codec codec, const void *pages,
+                          struct memory_chunk *c)
 {
     size_t len = 0;
+    enum compress_codec used =
+        compress_block(codec, pages, c->pages * MEMORY_PAGE, w->scratch, &len);
+    c->codec = (uint16_t)used;
+    c->stored = (uint32_t)len;
+    return used == COMPRESS_RAW ? pages : w->scratch;
+}
+
+/* Changes are mostly zeros, which lz4 takes away where nothing shall be compressed. */
+static const void *shrink_changes(struct pack_writer *w, enum compress_codec codec,
+                                  const void *pages, const struct digest *whole,
+                                  struct memory_chunk *c)
+{
+    size_t len = 0;
+    enum compress_codec used =
+        compress_block(codec == COMPRESS_RAW ? COMPRESS_LZ4 : codec, pages, c->pages * MEMORY_PAGE,
+                       w->scratch + DIGEST_LEN, &len);
+    if (used == COMPRESS_RAW)
+        memcpy(w->scratch + DIGEST_LEN, pages, len);
+    memcpy(w->scratch, whole->bytes, DIGEST_LEN);
+    w->changes = true;
+    c->codec = (uint16_t)(used | MEMORY_CHANGES);
+    c->stored = (uint32_t)(DIGEST_LEN + len);
+    return w->scratch;
+}
+
+enum rc pack_add(struct pack_writer *w, enum compress_codec codec, const void *pages,
+                 const struct page_name *names, unsigned n, const struct digest *whole,
+                 struct memory_chunk *out, struct err *err)
+{
     struct memory_chunk c = {.offset = w->size, .pages = (uint16_t)n};
-    enum compress_codec used = compress_block(codec, pages, n * MEMORY_PAGE, w->scratch, &len);
-    const void *stored = used == COMPRESS_RAW ? pages : w->scratch;
+    const void *stored =
+        whole ? shrink_changes(w, codec, pages, whole, &c) : shrink(w, codec, pages, &c);
     enum rc rc = RC_OK;
-    c.codec = (uint16_t)used;
-    c.stored = (uint32_t)len;
+    size_t len = c.stored;
+    if (!memory_chunk_is_sound(&c))
+        return err_set(err, RC_INVALID, "changes of %u pages that are hardly smaller", n);
     if (w->cipher) {
         struct bound_chunk bound = bound_of(&c);
         struct cipher_message m = {w->key, c.offset, bound.bytes, sizeof(bound)};
@@ -221,7 +270,7 @@ static void format_footer(const struct pack_writer *w, const struct digest *d, s
     put(out, w->n_chunks, 8);
     put(out, w->names.len / PAGE_NAME_LEN, 8);
     buf_add(out, d->bytes, DIGEST_LEN);
-    put(out, w->cipher ? FORMAT_SEALED : FORMAT, 8);
+    put(out, 1 + (w->cipher ? FORMAT_SEALED : 0) + (w->changes ? FORMAT_CHANGES : 0), 8);
     buf_add(out, magic, sizeof(magic));
 }
 
@@ -278,9 +327,7 @@ static bool parse_chunk(const uint8_t *at, uint64_t offset, uint64_t end, struct
     out->pages = (uint16_t)get(at + 12, 2);
     out->codec = (uint16_t)get(at + 14, 2);
     out->pack = 0;
-    return out->offset == offset && out->stored > 0 && out->stored <= MEMORY_CHUNK &&
-           out->stored <= end - offset && out->pages > 0 && out->pages <= MEMORY_CHUNK_PAGES &&
-           out->codec < COMPRESS_COUNT_;
+    return out->offset == offset && memory_chunk_is_sound(out) && out->stored <= end - offset;
 }
 
 enum rc pack_index_parse(const void *data, size_t len, uint64_t n_chunks, uint64_t n_names,
@@ -351,9 +398,9 @@ static enum rc read_index(struct backend_object *o, const struct domain *d, cons
     uint64_t format = get(footer + 48, 8);
     if (memcmp(footer + FOOTER - sizeof(magic), magic, sizeof(magic)) != 0)
         return err_set(err, RC_CORRUPT, "it is no pack");
-    if (format != FORMAT && format != FORMAT_SEALED)
+    if (format < 1 || format > FORMAT_MAX)
         return err_set(err, RC_UNSUPPORTED, "it is a pack of a newer chrek");
-    if ((format == FORMAT_SEALED) != (d != NULL))
+    if ((((format - 1) & FORMAT_SEALED) != 0) != (d != NULL))
         return err_set(err, RC_DENIED, d ? "it is not encrypted" : "it is encrypted");
     uint64_t n_chunks = get(footer, 8), n_names = get(footer + 8, 8);
     if (n_chunks > INDEX_MAX / ENTRY || n_names > INDEX_MAX / PAGE_NAME_LEN)

@@ -63,10 +63,12 @@ uint64_t pack_size(const struct pack_writer *w);
 bool pack_is_full(const struct pack_writer *w);
 /* Compress and append a chunk.
  * pages, names  1..MEMORY_CHUNK_PAGES pages, one after another, and their names
+ * whole         NULL; or the pages are changes, most of them zero, and this is the digest of what
+ *               they are changes to
  * out           everything but the pack's number */
 enum rc pack_add(struct pack_writer *w, enum compress_codec codec, const void *pages,
-                 const struct page_name *names, unsigned n, struct memory_chunk *out,
-                 struct err *err);
+                 const struct page_name *names, unsigned n, const struct digest *whole,
+                 struct memory_chunk *out, struct err *err);
 /* Write the index; on RC_OK the pack is durable, and its size is what pack_size() says now. */
 enum rc pack_commit(struct pack_writer *w, struct err *err);
 void pack_abortp(struct pack_writer **p);
@@ -85,6 +87,12 @@ struct pack_index {
 enum rc pack_read_index(struct backend *b, const struct domain *d, const char *name,
                         struct pack_index *out, uint64_t *out_size, struct err *err);
 void pack_index_done(struct pack_index *x);
+
+/* Pages out of a chunk's stored bytes, verified (and decrypted) before; changes are still changes.
+ * whole   of changes: the digest of what they are changes to
+ * errors  RC_CORRUPT, RC_UNSUPPORTED (codec) */
+enum rc pack_expand_chunk(const struct memory_chunk *c, const void *stored, void *out,
+                          struct digest *whole, struct err *err);
 
 /* Decrypt a chunk in place.  key: of its pack.  errors RC_CORRUPT */
 enum rc pack_open_chunk(struct cipher *cipher, const uint8_t key[CIPHER_KEY],

@@ -11,14 +11,23 @@
 
 #define THREADS_MAX 64U
 
+#define KEPT_MAX 16U /* 4 MiB */
+
+/* A chunk that was read, kept for who needs it next: of this or of changes to it. */
+struct kept {
+    uint32_t chunk;
+    uint8_t *pages; /* MEMORY_CHUNK bytes */
+};
+
 struct page_reader {
     const struct memory *memory;
     struct backend_object **packs;
     uint8_t *keys; /* of sealed packs, CIPHER_KEY bytes each, else NULL */
 
-    pthread_mutex_t lock; /* contexts that no thread is using */
+    pthread_mutex_t lock; /* contexts and chunks that no thread is using */
     struct cipher *idle[THREADS_MAX];
-    size_t n_idle;
+    struct kept kept[KEPT_MAX];
+    size_t n_idle, n_kept;
 };
 
 static enum rc derive_keys(struct page_reader *r, const struct domain *d, struct err *err)
@@ -75,6 +84,8 @@ void page_reader_freep(struct page_reader **p)
         backend_closep(&r->packs[i]);
     while (r->n_idle)
         cipher_freep(&r->idle[--r->n_idle]);
+    while (r->n_kept)
+        free(r->kept[--r->n_kept].pages);
     secret_freep(&r->keys);
     (void)pthread_mutex_destroy(&r->lock);
     free(r->packs);
@@ -152,7 +163,7 @@ enum rc page_reader_stored(const struct page_reader *r, uint32_t pack, uint64_t 
 
 /* A chunk whose reading, or else verifying, came to `rc`. */
 static enum rc expand(const struct page_reader *r, const struct memory_chunk *c, enum rc rc,
-                      void *data, void *out, struct err *err)
+                      void *data, void *out, struct digest *whole, struct err *err)
 {
     const char *pack = r->memory->packs[c->pack].name;
     /* A cache may have what was repaired in the store since. */
@@ -165,24 +176,144 @@ static enum rc expand(const struct page_reader *r, const struct memory_chunk *c,
                        (uintmax_t)c->offset, pack);
     if (rc)
         return rc;
-    rc = compress_expand((enum compress_codec)c->codec, data, c->stored, out,
-                         c->pages * MEMORY_PAGE, err);
+    rc = pack_expand_chunk(c, data, out, whole, err);
     return rc ? err_ctx(err, rc, "pack '%s'", pack) : RC_OK;
+}
+
+/* Read a chunk; its changes, if it holds such, are not applied. */
+static enum rc read_pages(const struct page_reader *r, uint32_t chunk, void *scratch, void *out,
+                          struct digest *whole, struct err *err)
+{
+    const struct memory_chunk *c = &r->memory->chunks[chunk];
+    enum rc rc = page_reader_stored(r, c->pack, c->offset, scratch, c->stored, err);
+    return expand(r, c, rc ? rc : verify_chunk(r, c, scratch, err), scratch, out, whole, err);
+}
+
+/* Take the chunk out of those that are kept: then it is nobody else's.  False: it is not there. */
+static bool take_kept(struct page_reader *r, uint32_t chunk, struct kept *out)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    size_t i = 0;
+    while (i < r->n_kept && r->kept[i].chunk != chunk)
+        i++;
+    bool there = i < r->n_kept;
+    if (there) {
+        *out = r->kept[i];
+        memmove(r->kept + i, r->kept + i + 1, (--r->n_kept - i) * sizeof(*out));
+    }
+    (void)pthread_mutex_unlock(&r->lock);
+    return there;
+}
+
+/* Room for a chunk: that of the oldest, when there are enough. */
+static uint8_t *take_room(struct page_reader *r)
+{
+    uint8_t *room = NULL;
+    (void)pthread_mutex_lock(&r->lock);
+    if (r->n_kept == KEPT_MAX) {
+        room = r->kept[0].pages;
+        memmove(r->kept, r->kept + 1, --r->n_kept * sizeof(*r->kept));
+    }
+    (void)pthread_mutex_unlock(&r->lock);
+    return room ? room : mem_alloc(MEMORY_CHUNK);
+}
+
+/* The newest is the last. */
+static void keep(struct page_reader *r, struct kept k)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    if (r->n_kept < KEPT_MAX) {
+        r->kept[r->n_kept++] = k;
+        k.pages = NULL;
+    }
+    (void)pthread_mutex_unlock(&r->lock);
+    free(k.pages);
+}
+
+static void keep_copy(struct page_reader *r, uint32_t chunk, const void *pages)
+{
+    struct kept k = {chunk, take_room(r)};
+    memcpy(k.pages, pages, r->memory->chunks[chunk].pages * MEMORY_PAGE);
+    keep(r, k);
+}
+
+/* Make pages of their changes.  scratch: as for page_reader_chunk() */
+static enum rc apply_changes(struct page_reader *r, uint32_t chunk, const struct digest *whole,
+                             void *scratch, uint8_t *pages, struct err *err)
+{
+    const struct memory_chunk *c = &r->memory->chunks[chunk];
+    const struct memory_base *list;
+    size_t n = memory_bases(r->memory, chunk, &list);
+    struct digest d;
+    for (size_t i = 0; i < n; i++) {
+        struct kept k = {list[i].of, NULL};
+        enum rc rc = RC_OK;
+        if (!take_kept(r, list[i].of, &k)) {
+            k.pages = take_room(r);
+            rc = read_pages(r, list[i].of, scratch, k.pages, NULL, err);
+        }
+        if (rc) {
+            free(k.pages);
+            return rc;
+        }
+        for (size_t p = 0; p < list[i].pages; p++)
+            memory_apply(pages + (list[i].at + p) * MEMORY_PAGE,
+                         k.pages + (list[i].of_at + p) * MEMORY_PAGE);
+        keep(r, k);
+    }
+    digest_of(pages, c->pages * MEMORY_PAGE, &d);
+    if (!digest_equal(&d, whole))
+        return err_set(err, RC_CORRUPT,
+                       "memory is damaged: the changes at byte %ju of pack '%s' are of other pages",
+                       (uintmax_t)c->offset, r->memory->packs[c->pack].name);
+    return RC_OK;
+}
+
+/* What was read becomes pages.  Where there are changes, neighbours lie in turn in chunks of them
+ * and in others. */
+static enum rc finish(const struct page_reader *r, uint32_t chunk, const struct digest *whole,
+                      void *scratch, void *out, struct err *err)
+{
+    struct page_reader *pool = (struct page_reader *)(uintptr_t)r;
+    enum rc rc = memory_has_changes(&r->memory->chunks[chunk])
+                     ? apply_changes(pool, chunk, whole, scratch, out, err)
+                     : RC_OK;
+    if (!rc && r->memory->n_bases)
+        keep_copy(pool, chunk, out);
+    return rc;
+}
+
+static bool find_kept(const struct page_reader *r, uint32_t chunk, void *out)
+{
+    struct page_reader *pool = (struct page_reader *)(uintptr_t)r;
+    struct kept k;
+    if (!r->memory->n_bases || !take_kept(pool, chunk, &k))
+        return false;
+    memcpy(out, k.pages, r->memory->chunks[chunk].pages * MEMORY_PAGE);
+    keep(pool, k);
+    return true;
 }
 
 enum rc page_reader_expand(const struct page_reader *r, uint32_t chunk, void *data, void *out,
                            struct err *err)
 {
     const struct memory_chunk *c = &r->memory->chunks[chunk];
-    return expand(r, c, verify_chunk(r, c, data, err), data, out, err);
+    struct digest whole;
+    enum rc rc = expand(r, c, verify_chunk(r, c, data, err), data, out, &whole, err);
+    if (rc || !memory_has_changes(c))
+        return rc;
+    CLEANUP(mem_freep) uint8_t *scratch = mem_alloc(MEMORY_CHUNK);
+    return finish(r, chunk, &whole, scratch, out, err);
 }
 
 enum rc page_reader_chunk(const struct page_reader *r, uint32_t chunk, void *scratch, void *out,
                           struct err *err)
 {
-    const struct memory_chunk *c = &r->memory->chunks[chunk];
-    enum rc rc = page_reader_stored(r, c->pack, c->offset, scratch, c->stored, err);
-    return expand(r, c, rc ? rc : verify_chunk(r, c, scratch, err), scratch, out, err);
+    struct digest whole;
+    if (find_kept(r, chunk, out))
+        return RC_OK;
+    enum rc rc = read_pages(r, chunk, scratch, out, &whole, err);
+    return rc ? rc : finish(r, chunk, &whole, scratch, out, err);
 }
 
 enum rc page_reader_pages(const struct page_reader *r, uint32_t stream, uint64_t first, uint64_t n,

@@ -44,7 +44,8 @@ enum rc page_reader_expand(const struct page_reader *r, uint32_t chunk, void *da
                            struct err *err);
 
 /* Read one chunk.  Its bytes are compared with its digest, or decrypted with its tag, before they
- * are expanded.
+ * are expanded.  Of changes the bases are read, too, and what comes out is compared with a digest
+ * again.
  * scratch  MEMORY_CHUNK bytes
  * out      MEMORY_CHUNK bytes, of which chunk->pages pages are set
  * errors   RC_CORRUPT (the chunk is named), RC_UNAVAILABLE, RC_IO */

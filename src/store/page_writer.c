@@ -6,6 +6,7 @@
 #include "store/pack.h"
 #include "store/page_table.h"
 
+#include <blake3.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +28,8 @@ typedef uint64_t ref;
 struct page_input {
     uint32_t id;
     bool draft;
-    ref *refs; /* one for each page; a block's are its worker's until it is stored */
+    struct page_likes likes; /* constant when pages are given */
+    ref *refs;               /* one for each page; a block's are its worker's until it is stored */
     uint64_t pages;
 };
 
@@ -46,6 +48,16 @@ struct loan {
     uint64_t first, at, n;
 };
 
+/* A chunk that is being filled. */
+struct open_chunk {
+    uint8_t *pages;
+    struct page_name names[MEMORY_CHUNK_PAGES];
+    unsigned filled;
+    uint32_t number;
+    struct page_place *bases; /* of changes: of each page; else NULL */
+    blake3_hasher whole;      /* of what they are changes to */
+};
+
 /* A thread that names, finds and packs. */
 struct worker {
     struct page_writer *writer;
@@ -53,10 +65,8 @@ struct worker {
     bool running;
     struct pack_writer *pack;
     uint32_t pack_number;
-    uint8_t *open; /* the chunk that is being filled */
-    struct page_name names[MEMORY_CHUNK_PAGES];
-    unsigned filled;
-    uint32_t chunk; /* its number */
+    struct open_chunk open, changes;
+    struct page_look look; /* at the pages of a block */
 };
 
 struct page_writer {
@@ -79,6 +89,7 @@ struct page_writer {
     size_t learned_packs;                    /* the first so many of `packs` were there before */
     struct memory_pack *packs;
     struct memory_chunk *chunks;
+    struct page_place **bases; /* of each chunk that holds changes, its pages'; else NULL */
     size_t n_packs, n_chunks, chunk_room;
     struct page_input **inputs, **drafts;
     size_t n_inputs, n_drafts;
@@ -118,8 +129,10 @@ static uint32_t new_chunk(struct page_writer *w)
     if (w->n_chunks == w->chunk_room) {
         w->chunk_room = w->chunk_room ? w->chunk_room * 2 : 1024;
         w->chunks = mem_realloc(w->chunks, w->chunk_room * sizeof(*w->chunks));
+        w->bases = mem_realloc(w->bases, w->chunk_room * sizeof(void *));
     }
     w->chunks[w->n_chunks] = (struct memory_chunk){.pages = 0};
+    w->bases[w->n_chunks] = NULL;
     return (uint32_t)w->n_chunks++;
 }
 
@@ -178,19 +191,51 @@ static enum rc choose_packs(struct page_writer *w, struct err *err)
     return rc;
 }
 
+/* What the past refers to, vouched for by its manifest: the first packs and chunks, by the numbers
+ * that they have there. */
+static void take_past(struct page_writer *w)
+{
+    const struct memory *m = page_past_memory(w->options.past);
+    for (size_t i = 0; i < m->n_packs; i++)
+        (void)new_pack(w, m->packs[i].name, m->packs[i].size);
+    for (size_t i = 0; i < m->n_chunks; i++) {
+        uint32_t chunk = new_chunk(w);
+        w->chunks[chunk] = m->chunks[i];
+        if (memory_has_changes(&m->chunks[i]))
+            w->bases[chunk] = mem_alloc(m->chunks[i].pages * sizeof(struct page_place));
+    }
+    for (const struct memory_base *b = m->bases; b < m->bases + m->n_bases; b++)
+        for (uint32_t k = 0; k < b->pages; k++)
+            w->bases[b->chunk][b->at + k] = (struct page_place){b->of, b->of_at + k};
+}
+
+/* The number of a chunk that an index has, UINT32_MAX: it is of no use.  Of changes an index does
+ * not say what they are changes of, so only those of the past are. */
+static uint32_t learn_chunk(struct page_writer *w, const struct memory_chunk *c)
+{
+    uint32_t chunk = w->options.past ? page_past_chunk(w->options.past, c) : UINT32_MAX;
+    if (chunk == UINT32_MAX && !memory_has_changes(c)) {
+        chunk = new_chunk(w);
+        w->chunks[chunk] = *c;
+    }
+    return chunk;
+}
+
 /* The lock is held. */
 static void learn_index(struct page_writer *w, const char *name, uint64_t size,
                         const struct pack_index *x)
 {
-    uint32_t pack = new_pack(w, name, size);
+    uint32_t pack = w->options.past ? page_past_pack(w->options.past, name) : UINT32_MAX;
+    if (pack == UINT32_MAX)
+        pack = new_pack(w, name, size);
     const struct page_name *at = x->names;
     for (size_t i = 0; i < x->n_chunks && w->known < w->options.known_max; i++) {
-        uint32_t chunk = new_chunk(w);
-        w->chunks[chunk] = x->chunks[i];
-        w->chunks[chunk].pack = pack;
-        w->known += x->chunks[i].pages;
-        for (uint32_t k = 0; k < x->chunks[i].pages; k++, at++)
-            if (!page_table_find(&w->table, at))
+        struct memory_chunk c = x->chunks[i];
+        c.pack = pack;
+        uint32_t chunk = learn_chunk(w, &c);
+        w->known += c.pages;
+        for (uint32_t k = 0; k < c.pages; k++, at++)
+            if (chunk != UINT32_MAX && !page_table_find(&w->table, at))
                 page_table_add(&w->table, at, (struct page_place){chunk, k});
     }
 }
@@ -244,22 +289,26 @@ static enum rc close_pack(struct worker *k, struct err *err)
     return rc;
 }
 
-/* Pack the open chunk, whose pages are `pages`. */
-static enum rc seal(struct worker *k, const uint8_t *pages, struct err *err)
+/* Pack an open chunk, whose pages are `pages`. */
+static enum rc seal(struct worker *k, struct open_chunk *o, const uint8_t *pages, struct err *err)
 {
     struct page_writer *w = k->writer;
     struct memory_chunk c;
-    enum rc rc = k->filled && !k->pack ? open_pack(k, err) : RC_OK;
-    if (rc || !k->filled)
+    struct digest whole;
+    enum rc rc = o->filled && !k->pack ? open_pack(k, err) : RC_OK;
+    if (rc || !o->filled)
         return rc;
-    rc = pack_add(k->pack, w->options.codec, pages, k->names, k->filled, &c, err);
+    if (o->bases)
+        blake3_hasher_finalize(&o->whole, whole.bytes, DIGEST_LEN);
+    rc = pack_add(k->pack, w->options.codec, pages, o->names, o->filled, o->bases ? &whole : NULL,
+                  &c, err);
     if (rc)
         return rc;
     c.pack = k->pack_number;
     (void)pthread_mutex_lock(&w->lock);
-    w->chunks[k->chunk] = c;
+    w->chunks[o->number] = c;
     (void)pthread_mutex_unlock(&w->lock);
-    k->filled = 0;
+    o->filled = 0;
     return pack_is_full(k->pack) ? close_pack(k, err) : RC_OK;
 }
 
@@ -271,48 +320,106 @@ static bool is_zero(const uint8_t *page)
     return memcmp(page, page + 8, MEMORY_PAGE - 8) == 0;
 }
 
-/* A place in the open chunk, which has room; the lock is held. */
-static ref take_place(struct worker *k, const struct page_name *name)
+/* A place in an open chunk, which has room; the lock is held. */
+static ref take_place(struct page_writer *w, struct open_chunk *o, const struct page_name *name)
 {
-    if (k->filled == 0)
-        k->chunk = new_chunk(k->writer);
-    k->names[k->filled] = *name;
-    page_table_add(&k->writer->table, name, (struct page_place){k->chunk, k->filled});
-    return (ref)k->chunk << 8 | k->filled++;
+    if (o->filled == 0)
+        o->number = new_chunk(w);
+    o->names[o->filled] = *name;
+    page_table_add(&w->table, name, (struct page_place){o->number, o->filled});
+    return (ref)o->number << 8 | o->filled++;
 }
 
-/* Refer to the pages from `*at` on until the open chunk is full.
- * fresh  which of them went into it, one after another; returns how many */
-static unsigned place_pages(struct worker *k, const struct page_block *b,
-                            const struct page_name *names, unsigned *at, uint8_t *fresh)
+static ref take_change(struct worker *k, const struct page_block *b, const struct page_name *name)
+{
+    struct open_chunk *o = &k->changes;
+    ref r = take_place(k->writer, o, name);
+    if (o->filled == 1) {
+        blake3_hasher_init(&o->whole);
+        o->bases = mem_alloc(MEMORY_CHUNK_PAGES * sizeof(*o->bases));
+        k->writer->bases[o->number] = o->bases;
+    }
+    k->writer->totals.changed += !b->input->draft;
+    return r;
+}
+
+/* Find out which pages that are not known are changes of earlier ones. */
+static void look_back(struct worker *k, const struct page_block *b, const struct page_name *names)
 {
     struct page_writer *w = k->writer;
-    unsigned n = 0;
+    bool wanted[MEMORY_CHUNK_PAGES], any = false;
+    memset(k->look.small, 0, sizeof(k->look.small));
+    if (!b->input->likes.n)
+        return;
     (void)pthread_mutex_lock(&w->lock);
-    ref *refs = b->input->refs + b->first;
-    for (; *at < b->n && k->filled < MEMORY_CHUNK_PAGES; ++*at) {
-        if (refs[*at] == REF_ZERO)
-            continue;
-        const struct page_place *known = page_table_find(&w->table, &names[*at]);
-        w->totals.known += known != NULL && !b->input->draft;
-        if (!known)
-            fresh[n++] = (uint8_t)*at;
-        refs[*at] = known ? (ref)known->chunk << 8 | known->page : take_place(k, &names[*at]);
+    for (unsigned i = 0; i < b->n; i++) {
+        wanted[i] =
+            b->input->refs[b->first + i] != REF_ZERO && !page_table_find(&w->table, &names[i]);
+        any = any || wanted[i];
     }
     (void)pthread_mutex_unlock(&w->lock);
-    return n;
+    if (any)
+        page_look(&k->look, w->options.past, &b->input->likes, b->first, b->pages, b->n, wanted);
+}
+
+/* Pages of a block that have got places in an open chunk, one after another. */
+struct placed {
+    uint8_t list[MEMORY_CHUNK_PAGES];
+    unsigned n;
+};
+
+/* Refer to the pages from `*at` on until an open chunk is full. */
+static void place_pages(struct worker *k, const struct page_block *b, const struct page_name *names,
+                        unsigned *at, struct placed *fresh, struct placed *changed)
+{
+    struct page_writer *w = k->writer;
+    (void)pthread_mutex_lock(&w->lock);
+    ref *refs = b->input->refs + b->first;
+    for (; *at < b->n && k->open.filled < MEMORY_CHUNK_PAGES &&
+           k->changes.filled < MEMORY_CHUNK_PAGES;
+         ++*at) {
+        if (refs[*at] == REF_ZERO)
+            continue;
+        const struct page_name *name = &names[*at];
+        const struct page_place *known = page_table_find(&w->table, name);
+        w->totals.known += known != NULL && !b->input->draft;
+        if (known) {
+            refs[*at] = (ref)known->chunk << 8 | known->page;
+        } else if (k->look.small[*at]) {
+            refs[*at] = take_change(k, b, name);
+            changed->list[changed->n++] = (uint8_t)*at;
+        } else {
+            refs[*at] = take_place(w, &k->open, name);
+            fresh->list[fresh->n++] = (uint8_t)*at;
+        }
+    }
+    (void)pthread_mutex_unlock(&w->lock);
 }
 
 /* Others may refer to a place before its page is there: they only say where it will be. */
-static enum rc fill_chunk(struct worker *k, const struct page_block *b, const uint8_t *fresh,
-                          unsigned n, struct err *err)
+static enum rc fill_chunk(struct worker *k, const struct page_block *b, const struct placed *fresh,
+                          struct err *err)
 {
-    if (n == MEMORY_CHUNK_PAGES) /* a whole block: packed from where it is */
-        return seal(k, b->pages, err);
-    uint8_t *to = k->open + (k->filled - n) * MEMORY_PAGE;
-    for (unsigned i = 0; i < n; i++, to += MEMORY_PAGE)
-        memcpy(to, b->pages + fresh[i] * MEMORY_PAGE, MEMORY_PAGE);
-    return k->filled == MEMORY_CHUNK_PAGES ? seal(k, k->open, err) : RC_OK;
+    struct open_chunk *o = &k->open;
+    if (fresh->n == MEMORY_CHUNK_PAGES) /* a whole block: packed from where it is */
+        return seal(k, o, b->pages, err);
+    uint8_t *to = o->pages + (o->filled - fresh->n) * MEMORY_PAGE;
+    for (unsigned i = 0; i < fresh->n; i++, to += MEMORY_PAGE)
+        memcpy(to, b->pages + fresh->list[i] * MEMORY_PAGE, MEMORY_PAGE);
+    return o->filled == MEMORY_CHUNK_PAGES ? seal(k, o, o->pages, err) : RC_OK;
+}
+
+static enum rc fill_changes(struct worker *k, const struct page_block *b,
+                            const struct placed *changed, struct err *err)
+{
+    struct open_chunk *o = &k->changes;
+    for (unsigned i = 0, at = o->filled - changed->n; i < changed->n; i++, at++) {
+        unsigned page = changed->list[i];
+        blake3_hasher_update(&o->whole, b->pages + page * MEMORY_PAGE, MEMORY_PAGE);
+        memcpy(o->pages + at * MEMORY_PAGE, k->look.changes + page * MEMORY_PAGE, MEMORY_PAGE);
+        o->bases[at] = k->look.bases[page];
+    }
+    return o->filled == MEMORY_CHUNK_PAGES ? seal(k, o, o->pages, err) : RC_OK;
 }
 
 /* Names of the pages that are not zero; these have REF_ZERO afterwards. */
@@ -340,15 +447,18 @@ static enum rc store_block(struct worker *k, const struct page_block *b, struct 
 {
     struct page_writer *w = k->writer;
     struct page_name names[MEMORY_CHUNK_PAGES];
-    uint8_t fresh[MEMORY_CHUNK_PAGES];
     unsigned zeros = name_pages(k, b, names);
     (void)pthread_mutex_lock(&w->lock);
     w->totals.pages += b->input->draft ? 0 : b->n;
     w->totals.zero += b->input->draft ? 0 : zeros;
     (void)pthread_mutex_unlock(&w->lock);
+    look_back(k, b, names);
     for (unsigned at = 0; at < b->n;) {
-        unsigned n = place_pages(k, b, names, &at, fresh);
-        enum rc rc = fill_chunk(k, b, fresh, n, err);
+        struct placed fresh = {.n = 0}, changed = {.n = 0};
+        place_pages(k, b, names, &at, &fresh, &changed);
+        enum rc rc = fill_chunk(k, b, &fresh, err);
+        if (!rc)
+            rc = fill_changes(k, b, &changed, err);
         if (rc)
             return rc;
     }
@@ -400,7 +510,9 @@ static void *work(void *arg)
         give_back(k->writer, b);
     }
     if (!rc && !failure(k->writer))
-        rc = seal(k, k->open, &err);
+        rc = seal(k, &k->open, k->open.pages, &err);
+    if (!rc && !failure(k->writer))
+        rc = seal(k, &k->changes, k->changes.pages, &err);
     if (!rc && !failure(k->writer))
         rc = close_pack(k, &err);
     if (rc)
@@ -455,6 +567,13 @@ enum rc page_writer_draft(struct page_writer *w, uint64_t pages, struct page_inp
     return RC_OK;
 }
 
+void page_writer_like(const struct page_writer *w, struct page_input *in, uint64_t first,
+                      uint64_t n, uint32_t stream, uint64_t at)
+{
+    if (w->options.past)
+        page_likes_add(&in->likes, w->options.past, first, n, stream, at);
+}
+
 void page_writer_refer(struct page_writer *w, struct page_input *in, uint64_t first, uint64_t n,
                        const struct page_input *draft, uint64_t at)
 {
@@ -505,25 +624,30 @@ void page_writer_give(struct page_writer *w, struct page_block *b, struct page_i
     (void)pthread_mutex_unlock(&w->lock);
 }
 
-enum rc page_writer_file(struct page_writer *w, uint32_t id, int fd, struct err *err)
+enum rc page_writer_file(struct page_writer *w, uint32_t id, int fd, struct page_input **out,
+                         struct err *err)
 {
     struct stat st;
-    struct page_input *in = NULL;
     if (fstat(fd, &st) < 0)
         return err_sys(err, "page image %u", id);
-    uint64_t pages = (uint64_t)st.st_size / MEMORY_PAGE;
     if ((uint64_t)st.st_size % MEMORY_PAGE)
         return err_set(err, RC_CORRUPT, "page image %u ends inside a page", id);
-    enum rc rc = page_writer_input(w, id, pages, &in, err);
-    for (uint64_t at = 0; !rc && at < pages;) {
-        unsigned n = pages - at < MEMORY_CHUNK_PAGES ? (unsigned)(pages - at) : MEMORY_CHUNK_PAGES;
+    return page_writer_input(w, id, (uint64_t)st.st_size / MEMORY_PAGE, out, err);
+}
+
+enum rc page_writer_read(struct page_writer *w, struct page_input *in, int fd, struct err *err)
+{
+    enum rc rc = RC_OK;
+    for (uint64_t at = 0; !rc && at < in->pages;) {
+        uint64_t left = in->pages - at;
+        unsigned n = left < MEMORY_CHUNK_PAGES ? (unsigned)left : MEMORY_CHUNK_PAGES;
         size_t got = 0;
         struct page_block *b = page_writer_take(w, err);
         if (!b)
             return failure(w);
         rc = sys_read_full(fd, b->pages, n * MEMORY_PAGE, &got, err);
         if (!rc && got != n * MEMORY_PAGE)
-            rc = err_set(err, RC_CORRUPT, "page image %u has become shorter", id);
+            rc = err_set(err, RC_CORRUPT, "page image %u has become shorter", in->id);
         page_writer_give(w, b, in, at, rc ? 0 : n);
         at += n;
     }
@@ -590,7 +714,9 @@ static enum rc start_workers(struct page_writer *w, struct err *err)
     for (unsigned i = 0; i < w->options.threads; i++) {
         struct worker *k = &w->workers[i];
         k->writer = w;
-        k->open = mem_alloc(MEMORY_CHUNK);
+        k->open.pages = mem_alloc(MEMORY_CHUNK);
+        k->changes.pages = mem_alloc(MEMORY_CHUNK);
+        k->look = (struct page_look)PAGE_LOOK_INIT;
         k->running = pthread_create(&k->thread, NULL, work, k) == 0;
         if (!k->running)
             return err_set(err, RC_IO, "no thread to store pages");
@@ -610,6 +736,10 @@ enum rc page_writer_open(const struct page_writer_options *o, struct page_writer
     (void)pthread_mutex_init(&w->lock, NULL);
     (void)pthread_cond_init(&w->work, NULL);
     (void)pthread_cond_init(&w->room, NULL);
+    if (o->alone)
+        w->options.past = NULL;
+    if (w->options.past)
+        take_past(w);
     enum rc rc = o->alone ? RC_OK : choose_packs(w, err);
     if (!rc)
         rc = make_buffers(w, err);
@@ -683,10 +813,71 @@ static void take_loans(struct page_writer *w)
             ref r = l->from->refs[l->at + k];
             l->to->refs[l->first + k] = r;
             w->totals.zero += r == REF_ZERO;
-            w->totals.known += r < REF_NONE && w->chunks[r >> 8].pack < w->learned_packs;
+            if (r < REF_NONE && w->chunks[r >> 8].pack < w->learned_packs)
+                w->totals.known++;
+            else if (r < REF_NONE && w->bases[r >> 8])
+                w->totals.changed++;
         }
         w->totals.pages += l->n;
     }
+}
+
+/* New numbers of chunks and packs, UINT32_MAX: not used so far. */
+struct renumber {
+    const struct page_writer *w;
+    struct memory *m;
+    uint32_t *chunk, *pack;
+    size_t base_room;
+};
+
+static uint32_t keep_chunk(struct renumber *r, uint32_t chunk)
+{
+    const struct page_writer *w = r->w;
+    struct memory *m = r->m;
+    struct memory_chunk c = w->chunks[chunk];
+    if (r->chunk[chunk] != UINT32_MAX)
+        return r->chunk[chunk];
+    if (r->pack[c.pack] == UINT32_MAX) {
+        m->packs[m->n_packs] = w->packs[c.pack];
+        r->pack[c.pack] = (uint32_t)m->n_packs++;
+    }
+    c.pack = r->pack[c.pack];
+    m->chunks[m->n_chunks] = c;
+    r->chunk[chunk] = (uint32_t)m->n_chunks++;
+    return r->chunk[chunk];
+}
+
+static void add_base(struct renumber *r, struct memory_base b)
+{
+    struct memory *m = r->m;
+    struct memory_base *last = m->n_bases ? &m->bases[m->n_bases - 1] : NULL;
+    if (last && last->chunk == b.chunk && last->of == b.of &&
+        last->of_at + last->pages == b.of_at) {
+        last->pages++;
+        return;
+    }
+    if (m->n_bases == r->base_room) {
+        r->base_room = r->base_room ? r->base_room * 2 : 256;
+        m->bases = mem_realloc(m->bases, r->base_room * sizeof(*m->bases));
+    }
+    m->bases[m->n_bases++] = b;
+}
+
+/* A chunk of changes and, before it, what they are changes of. */
+static uint32_t keep_changes(struct renumber *r, uint32_t chunk)
+{
+    const struct page_place *bases = r->w->bases[chunk];
+    unsigned n = r->w->chunks[chunk].pages;
+    for (unsigned i = 0; i < n; i++)
+        (void)keep_chunk(r, bases[i].chunk);
+    uint32_t own = keep_chunk(r, chunk);
+    for (unsigned i = 0; i < n; i++)
+        add_base(r, (struct memory_base){.chunk = own,
+                                         .of = r->chunk[bases[i].chunk],
+                                         .at = (uint16_t)i,
+                                         .pages = 1,
+                                         .of_at = (uint16_t)bases[i].page});
+    return own;
 }
 
 /* Number chunks and packs anew, in the order in which they are first needed. */
@@ -694,6 +885,7 @@ static void keep_what_is_used(const struct page_writer *w, struct memory *m)
 {
     CLEANUP(mem_freep) uint32_t *chunk_of = mem_alloc((w->n_chunks + 1) * sizeof(uint32_t));
     CLEANUP(mem_freep) uint32_t *pack_of = mem_alloc((w->n_packs + 1) * sizeof(uint32_t));
+    struct renumber r = {.w = w, .m = m, .chunk = chunk_of, .pack = pack_of};
     memset(chunk_of, 0xff, (w->n_chunks + 1) * sizeof(uint32_t));
     memset(pack_of, 0xff, (w->n_packs + 1) * sizeof(uint32_t));
     m->chunks = mem_alloc((w->n_chunks + 1) * sizeof(*m->chunks));
@@ -702,17 +894,9 @@ static void keep_what_is_used(const struct page_writer *w, struct memory *m)
         struct memory_extent *e = &m->extents[i];
         if (e->chunk == MEMORY_ZERO)
             continue;
-        if (chunk_of[e->chunk] == UINT32_MAX) {
-            struct memory_chunk c = w->chunks[e->chunk];
-            if (pack_of[c.pack] == UINT32_MAX) {
-                m->packs[m->n_packs] = w->packs[c.pack];
-                pack_of[c.pack] = (uint32_t)m->n_packs++;
-            }
-            c.pack = pack_of[c.pack];
-            m->chunks[m->n_chunks] = c;
-            chunk_of[e->chunk] = (uint32_t)m->n_chunks++;
-        }
-        e->chunk = chunk_of[e->chunk];
+        bool first = chunk_of[e->chunk] == UINT32_MAX;
+        e->chunk =
+            first && w->bases[e->chunk] ? keep_changes(&r, e->chunk) : keep_chunk(&r, e->chunk);
     }
 }
 
@@ -755,6 +939,7 @@ static void free_inputs(struct page_input **list, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         free(list[i]->refs);
+        page_likes_done(&list[i]->likes);
         free(list[i]);
     }
     free(list);
@@ -771,8 +956,12 @@ void page_writer_freep(struct page_writer **p)
     stop_workers(w);
     for (unsigned i = 0; w->workers && i < w->options.threads; i++) {
         pack_abortp(&w->workers[i].pack);
-        free(w->workers[i].open);
+        free(w->workers[i].open.pages);
+        free(w->workers[i].changes.pages);
+        page_look_done(&w->workers[i].look);
     }
+    for (size_t i = 0; i < w->n_chunks; i++)
+        free(w->bases[i]);
     free_inputs(w->inputs, w->n_inputs);
     free_inputs(w->drafts, w->n_drafts);
     if (w->arena)
@@ -784,6 +973,7 @@ void page_writer_freep(struct page_writer **p)
     free(w->learn);
     free(w->packs);
     free(w->chunks);
+    free(w->bases);
     (void)pthread_cond_destroy(&w->work);
     (void)pthread_cond_destroy(&w->room);
     (void)pthread_mutex_destroy(&w->lock);

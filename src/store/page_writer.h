@@ -13,6 +13,7 @@
 #include "backend/backend.h"
 #include "store/domain.h"
 #include "store/memory.h"
+#include "store/page_past.h"
 
 #include <stdbool.h>
 
@@ -31,6 +32,9 @@ struct page_writer_options {
      * opening.  After them the newest of the store are looked into. */
     char *const *prefer;
     size_t n_prefer;
+    /* An earlier checkpoint of the same domain, whose packs are held, for page_writer_like(); NULL
+     * = none.  Must outlive the writer.  Not used with `alone`. */
+    const struct page_past *past;
     /* Limits of what is remembered, for 0 by expect_pages: pages of the store, pages at all, and
      * packs that are looked into.  They cost only space in the store, never a page. */
     size_t known_max, table_max, packs_max;
@@ -41,6 +45,7 @@ struct page_writer_totals {
     uint64_t zero;    /* of these, not stored */
     uint64_t known;   /* of these, the store had them (or this checkpoint, elsewhere; of pages that
                          are in a draft only the former are counted) */
+    uint64_t changed; /* of these, stored as what differs from an earlier page */
     uint64_t written; /* bytes of new packs */
 };
 
@@ -65,6 +70,12 @@ enum rc page_writer_input(struct page_writer *w, uint32_t id, uint64_t pages,
 enum rc page_writer_draft(struct page_writer *w, uint64_t pages, struct page_input **out,
                           struct err *err);
 
+/* Pages first..first+n-1 are probably much like those of a stream of the past checkpoint from page
+ * `at` on: where that is so, only what differs is stored.  A wrong guess costs time, nothing else.
+ * In ascending order of `first`, and before any page of the input is given. */
+void page_writer_like(const struct page_writer *w, struct page_input *in, uint64_t first,
+                      uint64_t n, uint32_t stream, uint64_t at);
+
 /* Instead of giving pages first..first+n-1 of a stream: they are those of a draft from `at` on.
  * The draft's must have been given, at the latest before page_writer_finish(). */
 void page_writer_refer(struct page_writer *w, struct page_input *in, uint64_t first, uint64_t n,
@@ -79,9 +90,13 @@ void *page_block_data(struct page_block *b);
 void page_writer_give(struct page_writer *w, struct page_block *b, struct page_input *in,
                       uint64_t first, unsigned n);
 
-/* Announce and give a stream that is a file of whole pages.
- * errors  RC_CORRUPT (no whole pages, or fewer than it began with), or what storing met */
-enum rc page_writer_file(struct page_writer *w, uint32_t id, int fd, struct err *err);
+/* Announce a stream that is a file of whole pages.
+ * out     as for page_writer_input(); then page_writer_read()
+ * errors  RC_CORRUPT (no whole pages), or of page_writer_input() */
+enum rc page_writer_file(struct page_writer *w, uint32_t id, int fd, struct page_input **out,
+                         struct err *err);
+/* Give all its pages.  errors  RC_CORRUPT (fewer than it began with), or what storing met */
+enum rc page_writer_read(struct page_writer *w, struct page_input *in, int fd, struct err *err);
 
 /* Bytes given so far, counted up atomically, for a progress display. */
 const uint64_t *page_writer_counter(const struct page_writer *w);

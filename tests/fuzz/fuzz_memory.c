@@ -29,6 +29,17 @@ static void walk(const struct memory *m)
         if (next != s->pages)
             abort();
     }
+    for (uint32_t i = 0; i < m->n_chunks; i++) {
+        const struct memory_base *b;
+        size_t n = memory_bases(m, i, &b);
+        unsigned at = 0;
+        for (size_t k = 0; k < n; at += b[k++].pages)
+            if (b[k].at != at || memory_has_changes(&m->chunks[b[k].of]) ||
+                b[k].of_at + b[k].pages > m->chunks[b[k].of].pages)
+                abort();
+        if (at != (memory_has_changes(&m->chunks[i]) ? m->chunks[i].pages : 0))
+            abort();
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -40,7 +51,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     walk(&m);
     (void)memory_totals(&m);
     memory_format(&m, &text);
-    if (text.len != size || memcmp(text.data, data, size) != 0)
+    CLEANUP(memory_done) struct memory again = {0};
+    if (!m.n_bases && (text.len != size || memcmp(text.data, data, size) != 0))
         abort();
+    if (memory_parse(text.data, text.len, &again, NULL) != RC_OK || again.n_bases != m.n_bases)
+        abort(); /* compressed tables may differ in their bytes */
     return 0;
 }

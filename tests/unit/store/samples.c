@@ -40,6 +40,13 @@ enum rc sample_give(struct page_writer *w, uint32_t id, const uint64_t *numbers,
     return rc;
 }
 
+enum rc sample_file(struct page_writer *w, uint32_t id, int fd, struct err *err)
+{
+    struct page_input *in = NULL;
+    enum rc rc = page_writer_file(w, id, fd, &in, err);
+    return rc ? rc : page_writer_read(w, in, fd, err);
+}
+
 enum rc sample_write(struct backend *b, uint32_t id, const uint64_t *numbers, uint64_t n,
                      struct memory *out, struct page_writer_totals *totals, struct err *err)
 {

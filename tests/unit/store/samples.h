@@ -12,6 +12,9 @@ void sample_page(uint64_t number, void *out);
 enum rc sample_give(struct page_writer *w, uint32_t id, const uint64_t *numbers, uint64_t n,
                     struct err *err);
 
+/* Give a file as a stream. */
+enum rc sample_file(struct page_writer *w, uint32_t id, int fd, struct err *err);
+
 /* One stream into packs of a storage. */
 enum rc sample_write(struct backend *b, uint32_t id, const uint64_t *numbers, uint64_t n,
                      struct memory *out, struct page_writer_totals *totals, struct err *err);

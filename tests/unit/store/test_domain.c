@@ -8,6 +8,7 @@
 #include "store/pack.h"
 #include "store/page_scan.h"
 #include "store/page_writer.h"
+#include "unit/store/samples.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -59,7 +60,7 @@ static void store_pages(struct backend *b, const struct domain *d, const uint8_t
     CLEANUP(fd_closep) int fd = memfd_create("pages", MFD_CLOEXEC);
     CHECK(pwrite(fd, pages, PAGES * MEMORY_PAGE, 0) == (ssize_t)(PAGES * MEMORY_PAGE));
     CHECK_OK(page_writer_open(&o, &w, &err));
-    CHECK_OK(page_writer_file(w, 1, fd, &err));
+    CHECK_OK(sample_file(w, 1, fd, &err));
     CHECK_OK(page_writer_finish(w, out, t, &err));
 }
 
@@ -227,7 +228,8 @@ TEST(chunks_cannot_stand_in_for_one_another)
     for (size_t i = 0; i < 3; i++) {
         rand_bytes(page[i], MEMORY_PAGE);
         page_name(d, page[i], &name);
-        CHECK_OK(pack_add(i < 2 ? one : two, COMPRESS_LZ4, page[i], &name, 1, &chunk[i], &err));
+        CHECK_OK(
+            pack_add(i < 2 ? one : two, COMPRESS_LZ4, page[i], &name, 1, NULL, &chunk[i], &err));
         CHECK(chunk[i].codec == COMPRESS_RAW && chunk[i].stored == MEMORY_PAGE);
     }
     CHECK_OK(pack_commit(one, &err));

@@ -166,15 +166,161 @@ TEST(what_contradicts_itself_is_refused)
     }
 }
 
+/* ---- changes ---- */
+
+/* The sample with two more chunks, of changes to pages of the first and the third: what
+ * tests/golden/memory-3 holds, where the tables are not compressed. */
+static const struct memory_chunk more_chunks[] = {
+    {.digest = {{4}}, .offset = 5330, .stored = 300, .pack = 0, .pages = 3, .codec = 0x102},
+    {.digest = {{5}}, .offset = 5630, .stored = 99, .pack = 0, .pages = 1, .codec = 0x101},
+};
+static struct memory_base bases[] = {
+    {.chunk = 3, .of = 0, .at = 0, .pages = 2, .of_at = 62},
+    {.chunk = 3, .of = 2, .at = 2, .pages = 1, .of_at = 0},
+    {.chunk = 4, .of = 0, .at = 0, .pages = 1, .of_at = 7},
+};
+static struct memory_chunk all_chunks[5];
+
+static struct memory with_changes(void)
+{
+    struct memory m = sample;
+    memcpy(all_chunks, chunks, sizeof(chunks));
+    memcpy(all_chunks + 3, more_chunks, sizeof(more_chunks));
+    m.chunks = all_chunks;
+    m.n_chunks = 5;
+    m.bases = bases;
+    m.n_bases = 3;
+    return m;
+}
+
+/* The file with its tables as they are. */
+static void format_open(struct buf *out)
+{
+    struct memory m = with_changes();
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    memory_format(&m, &text);
+    size_t len = 2 * 40 + 5 * 52 + 2 * 32 + 5 * 24 + 3 * 16;
+    CLEANUP(mem_freep) char *tables = mem_alloc(len);
+    struct err err = ERR_INIT;
+    CHECK_INT(text.data[AT_FORMAT], 3);
+    CHECK_INT(text.data[AT_REST + 8], COMPRESS_ZSTD);
+    CHECK_OK(compress_expand(COMPRESS_ZSTD, text.data + 64, text.len - 64, tables, len, &err));
+    text.data[AT_REST + 8] = COMPRESS_RAW;
+    buf_add(out, text.data, 64);
+    buf_add(out, tables, len);
+}
+
+static void check_changes(const struct memory *m)
+{
+    const struct memory_base *list = NULL;
+    CHECK(m->n_bases == 3 && m->n_chunks == 5);
+    CHECK(memory_bases(m, 0, &list) == 0 && memory_bases(m, 4, &list) == 1);
+    CHECK(list->of == 0 && list->of_at == 7);
+    CHECK(memory_bases(m, 3, &list) == 2 && list[1].of == 2 && list[1].at == 2);
+    CHECK(memory_has_changes(&m->chunks[3]) && !memory_has_changes(&m->chunks[2]));
+}
+
+TEST(a_map_with_changes_is_parsed_as_it_was_formatted)
+{
+    struct err err = ERR_INIT;
+    struct memory m = with_changes();
+    for (unsigned sealed = 0; sealed < 2; sealed++) {
+        CLEANUP(buf_done) struct buf text = BUF_INIT;
+        CLEANUP(memory_done) struct memory got = {0};
+        m.sealed = sealed;
+        memory_format(&m, &text);
+        CHECK_INT(text.data[AT_FORMAT], 3 + sealed);
+        CHECK_OK(memory_parse(text.data, text.len, &got, &err));
+        CHECK_INT(got.sealed, sealed);
+        check_changes(&got);
+    }
+}
+
+TEST(the_golden_map_with_changes_is_read)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(buf_done) struct buf golden = BUF_INIT;
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    CLEANUP(memory_done) struct memory m = {0};
+    const char *root = getenv("CHREK_SOURCE_ROOT");
+    if (!root)
+        test_skip("CHREK_SOURCE_ROOT is not set");
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/tests/golden/memory-3", root);
+    format_open(&text);
+    CHECK_OK(fs_read_file(AT_FDCWD, path, MEMORY_MAX, &golden, &err));
+    CHECK(golden.len == text.len && memcmp(golden.data, text.data, text.len) == 0);
+    CHECK_OK(memory_parse(golden.data, golden.len, &m, &err));
+    check_changes(&m);
+}
+
+TEST(changes_that_contradict_themselves_are_refused)
+{
+    enum { CHUNKS = 64 + 2 * 40, BASES = CHUNKS + 5 * 52 + 2 * 32 + 5 * 24 };
+    static const struct {
+        const char *what;
+        size_t at, len;
+        uint64_t value;
+    } cases[] = {
+        {"no compression that we know", AT_REST + 8, 8, COMPRESS_COUNT_},
+        {"tables that are no zstd", AT_REST + 8, 8, COMPRESS_ZSTD},
+        {"no changes at all", AT_REST, 8, 0},
+        {"a base fewer", AT_REST, 8, 2},
+        {"bases without end", AT_REST, 8, UINT64_MAX},
+        {"more than any map has", AT_REST, 8, (uint64_t)1 << 27},
+        {"format 1 with bases", AT_FORMAT, 4, 1},
+        {"changes without bases", CHUNKS + 2 * 52 + 50, 2, 0x101},
+        {"bases without changes", CHUNKS + 4 * 52 + 50, 2, COMPRESS_LZ4},
+        {"changes by an unknown codec", CHUNKS + 4 * 52 + 50, 2, 0x100 | COMPRESS_COUNT_},
+        {"another flag", CHUNKS + 4 * 52 + 50, 2, 0x300},
+        {"a base of no pages", BASES + 10, 2, 0},
+        {"a base of more pages than are changed", BASES + 16 + 10, 2, 2},
+        {"a gap", BASES + 16 + 8, 2, 1},
+        {"of a chunk that is not there", BASES + 4, 4, 5},
+        {"of changes", BASES + 32 + 4, 4, 3},
+        {"of pages behind the chunk", BASES + 12, 2, 63},
+        {"of pages far behind the chunk", BASES + 12, 2, 0xffff},
+        {"of another chunk's changes", BASES + 32, 4, 3},
+        {"a reserved byte", BASES + 15, 1, 1},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct err err = ERR_INIT;
+        CLEANUP(buf_done) struct buf text = BUF_INIT;
+        struct memory m = {.n_packs = 99};
+        format_open(&text);
+        for (size_t k = 0; k < cases[i].len; k++)
+            text.data[cases[i].at + k] = (char)(cases[i].value >> (8 * k));
+        enum rc rc = memory_parse(text.data, text.len, &m, &err);
+        if (rc != RC_CORRUPT || m.n_packs != 99)
+            test_fail(__FILE__, __LINE__, "%s: %s", cases[i].what, rc_name(rc));
+    }
+}
+
+TEST(a_change_makes_the_page_of_its_base)
+{
+    uint64_t base[MEMORY_WORDS], page[MEMORY_WORDS], change[MEMORY_WORDS];
+    for (size_t i = 0; i < MEMORY_WORDS; i++)
+        base[i] = page[i] = i % 7 ? i * 0x0123456789abcdefULL : 0;
+    CHECK_INT(memory_change(page, base, change), 0);
+    CHECK(change[0] == 0 && memcmp(change, change + 1, sizeof(change) - 8) == 0);
+    page[0] = 5;    /* from 0 */
+    page[1] = 0;    /* to 0 */
+    page[8] ^= 255; /* some byte */
+    page[9] = base[10];
+    CHECK_INT(memory_change(page, base, change), 4);
+    CHECK(change[0] == 5 && change[1] == base[1] && change[2] == 0 && change[8] == page[8]);
+    memory_apply(change, base);
+    CHECK(memcmp(change, page, sizeof(page)) == 0);
+}
+
 TEST(a_newer_format_is_refused_as_such)
 {
     struct err err = ERR_INIT;
     CLEANUP(buf_done) struct buf text = BUF_INIT;
     struct memory m;
     memory_format(&sample, &text);
-    text.data[AT_FORMAT] = 3;
+    text.data[AT_FORMAT] = 5;
     CHECK_RC(memory_parse(text.data, text.len, &m, &err), RC_UNSUPPORTED);
-    CHECK(strstr(err.msg, "format 3"));
+    CHECK(strstr(err.msg, "format 5"));
 }
 
 TEST(a_map_that_was_cut_off_or_continued_is_refused)

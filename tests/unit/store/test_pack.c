@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "harness/test.h"
 #include "store/pack.h"
+#include "store/page_reader.h"
 #include "unit/store/broken.h"
 #include "unit/store/samples.h"
 
@@ -36,7 +37,7 @@ static enum rc add(struct pack_writer *w, enum compress_codec codec, unsigned fi
         text_page(first + i, pages + i * MEMORY_PAGE);
         page_name(NULL, pages + i * MEMORY_PAGE, &names[i]);
     }
-    return pack_add(w, codec, pages, names, n, out, err);
+    return pack_add(w, codec, pages, names, n, NULL, out, err);
 }
 
 /* The pack of the golden files: chunks of 2, 1 and 3 pages. */
@@ -159,7 +160,7 @@ TEST(a_pack_is_full_by_its_chunks_or_by_its_index)
     CLEANUP(mem_freep) char *pages = mem_zalloc(MEMORY_CHUNK);
     CHECK_OK(pack_begin(b, NULL, &w, &err));
     for (; !pack_is_full(w); n++)
-        CHECK_OK(pack_add(w, COMPRESS_ZSTD, pages, names, MEMORY_CHUNK_PAGES, &c, &err));
+        CHECK_OK(pack_add(w, COMPRESS_ZSTD, pages, names, MEMORY_CHUNK_PAGES, NULL, &c, &err));
     CHECK(pack_size(w) < PACK_TARGET / 2);
     CHECK((uint64_t)n * 64 * PAGE_NAME_LEN <= PACK_INDEX_TARGET + 64UL * PAGE_NAME_LEN);
     CHECK((uint64_t)n * (64UL * PAGE_NAME_LEN + 48) >= PACK_INDEX_TARGET);
@@ -227,6 +228,121 @@ TEST(the_golden_pack_is_what_is_written)
     pack_key(name, key);
     CLEANUP(mem_freep) char *bytes = sample_read(b, key, &len);
     CHECK(len == golden.len && memcmp(bytes, golden.data, len) == 0);
+}
+
+/* ---- changes ---- */
+
+/* The pack of the golden file: pages 1 and 2, and what changes when their first byte becomes '!'.
+ */
+static enum rc write_changes(struct backend *b, char name[MEMORY_PACK_NAME_LEN + 1],
+                             struct memory_chunk out[2], struct err *err)
+{
+    CLEANUP(pack_abortp) struct pack_writer *w = NULL;
+    CLEANUP(mem_freep) char *pages = mem_zalloc(2 * MEMORY_PAGE);
+    struct page_name names[2];
+    struct digest whole;
+    enum rc rc = pack_begin(b, NULL, &w, err);
+    if (!rc)
+        rc = add(w, COMPRESS_RAW, 1, 2, &out[0], err);
+    for (unsigned i = 0; i < 2; i++) {
+        text_page(i + 1, pages + i * MEMORY_PAGE);
+        pages[i * MEMORY_PAGE] = '!';
+        page_name(NULL, pages + i * MEMORY_PAGE, &names[i]);
+    }
+    digest_of(pages, 2 * MEMORY_PAGE, &whole);
+    memset(pages, 0, 2 * MEMORY_PAGE);
+    memset(pages, 'b', 8);
+    memset(pages + MEMORY_PAGE, 'c', 8);
+    pages[0] = pages[MEMORY_PAGE] = '!';
+    if (!rc)
+        rc = pack_add(w, COMPRESS_LZ4, pages, names, 2, &whole, &out[1], err);
+    if (!rc)
+        rc = pack_commit(w, err);
+    if (!rc)
+        memcpy(name, pack_name(w), MEMORY_PACK_NAME_LEN + 1);
+    return rc;
+}
+
+static void check_changes(struct backend *b, const char *name)
+{
+    struct err err = ERR_INIT;
+    uint64_t size = 0;
+    char page[MEMORY_PAGE];
+    CLEANUP(pack_index_done) struct pack_index x = {0};
+    CLEANUP(mem_freep) char *buffers = mem_alloc(2 * MEMORY_CHUNK);
+    CLEANUP(page_reader_freep) struct page_reader *r = NULL;
+    CHECK_OK(pack_read_index(b, NULL, name, &x, &size, &err));
+    CHECK(x.n_chunks == 2 && !memory_has_changes(&x.chunks[0]));
+    CHECK_INT(x.chunks[1].codec, MEMORY_CHANGES | COMPRESS_LZ4);
+    struct memory_pack pack = {.size = size};
+    struct memory_base base = {.chunk = 1, .of = 0, .pages = 2};
+    struct memory m = {.packs = &pack,
+                       .chunks = x.chunks,
+                       .bases = &base,
+                       .n_packs = 1,
+                       .n_chunks = 2,
+                       .n_bases = 1};
+    memcpy(pack.name, name, sizeof(pack.name));
+    CHECK_OK(page_reader_open(b, NULL, &m, &r, &err));
+    CHECK_OK(page_reader_chunk(r, 1, buffers, buffers + MEMORY_CHUNK, &err));
+    for (unsigned i = 0; i < 2; i++) {
+        text_page(i + 1, page);
+        page[0] = '!';
+        CHECK(memcmp(page, buffers + MEMORY_CHUNK + i * MEMORY_PAGE, MEMORY_PAGE) == 0);
+    }
+}
+
+TEST(changes_are_written_and_read)
+{
+    struct err err = ERR_INIT;
+    char name[MEMORY_PACK_NAME_LEN + 1], key[PACK_KEY_LEN];
+    struct memory_chunk chunks[2];
+    size_t len = 0;
+    CLEANUP(backend_freep) struct backend *b = open_mem();
+    CHECK_OK(write_changes(b, name, chunks, &err));
+    check_changes(b, name);
+    pack_key(name, key);
+    CLEANUP(mem_freep) char *bytes = sample_read(b, key, &len);
+    CHECK_INT(bytes[len - 16], 3); /* an older chrek sees that it is a newer format */
+}
+
+TEST(the_golden_pack_with_changes_is_read)
+{
+    struct err err = ERR_INIT;
+    static const char name[] = "00000000000000000000000000000003";
+    char key[PACK_KEY_LEN];
+    CLEANUP(buf_done) struct buf golden = BUF_INIT;
+    CLEANUP(backend_freep) struct backend *b = open_mem();
+    read_golden("pack-3", &golden);
+    pack_key(name, key);
+    CHECK_OK(backend_put(b, key, golden.data, golden.len, &err));
+    check_changes(b, name);
+}
+
+TEST(changes_without_their_digest_are_refused)
+{
+    struct err err = ERR_INIT;
+    struct digest whole;
+    char out[MEMORY_PAGE] = "";
+    struct memory_chunk c = {.stored = DIGEST_LEN, .pages = 1, .codec = 0x100 | COMPRESS_RAW};
+    CHECK_RC(pack_expand_chunk(&c, out, out, &whole, &err), RC_CORRUPT);
+}
+
+TEST(a_newer_pack_is_refused_as_such)
+{
+    struct err err = ERR_INIT;
+    char name[MEMORY_PACK_NAME_LEN + 1], key[PACK_KEY_LEN];
+    struct memory_chunk chunks[2];
+    size_t len = 0;
+    uint64_t size = 0;
+    struct pack_index x;
+    CLEANUP(backend_freep) struct backend *b = open_mem();
+    CHECK_OK(write_changes(b, name, chunks, &err));
+    pack_key(name, key);
+    CLEANUP(mem_freep) char *bytes = sample_read(b, key, &len);
+    bytes[len - 16] = 5;
+    sample_replace(b, key, bytes, len);
+    CHECK_RC(pack_read_index(b, NULL, name, &x, &size, &err), RC_UNSUPPORTED);
 }
 
 /* ---- damage ---- */

@@ -182,10 +182,10 @@ TEST(a_file_is_a_stream_if_it_has_whole_pages)
     CLEANUP(fd_closep) int good = make_file(numbers, 150, 0);
     CLEANUP(fd_closep) int odd = make_file(numbers, 150, 1);
     CHECK_OK(page_writer_open(&o, &w, &err));
-    CHECK_OK(page_writer_file(w, 3, good, &err));
-    CHECK_RC(page_writer_file(w, 4, odd, &err), RC_CORRUPT);
+    CHECK_OK(sample_file(w, 3, good, &err));
+    CHECK_RC(sample_file(w, 4, odd, &err), RC_CORRUPT);
     CHECK(strstr(err.msg, "ends inside a page"));
-    CHECK_RC(page_writer_file(w, 3, good, &err), RC_EXISTS);
+    CHECK_RC(sample_file(w, 3, good, &err), RC_EXISTS);
     CHECK_OK(page_writer_finish(w, &m, &t, &err));
     CHECK_OK(sample_check(b, &m, 3, numbers, 150, &err));
 }
@@ -200,7 +200,7 @@ TEST(a_file_that_was_read_in_part_is_refused)
     CLEANUP(fd_closep) int fd = make_file(numbers, 150, 0);
     CHECK(lseek(fd, MEMORY_PAGE, SEEK_SET) > 0); /* as if it had become shorter meanwhile */
     CHECK_OK(page_writer_open(&o, &w, &err));
-    CHECK_RC(page_writer_file(w, 3, fd, &err), RC_CORRUPT);
+    CHECK_RC(sample_file(w, 3, fd, &err), RC_CORRUPT);
     CHECK(strstr(err.msg, "has become shorter"));
 }
 

@@ -77,3 +77,30 @@ TEST(what_cannot_be_read_counts_for_nothing)
     CHECK_INT(n, 0);
     store_free_ids(names);
 }
+
+static void check_newest(struct store *s, const char *name, const char *want)
+{
+    CLEANUP(store_entry_freep) struct store_entry *e = store_recent_entry(s, name);
+    if (!want)
+        CHECK(!e);
+    else
+        CHECK_STR(store_entry_id(e), want);
+}
+
+TEST(the_newest_of_a_box_is_found_by_its_age)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(store_freep) struct store *s = checkpoints_open();
+    check_newest(s, "box-mine", NULL);
+    make_aged(s, "mine", 1000, 500);
+    make_aged(s, "other", 2000, 400);
+    check_newest(s, "box-mine", "mine");
+    check_newest(s, "box-mi", NULL);
+    check_newest(s, NULL, NULL);
+    CHECK_OK(store_delete(s, "mine", &err));
+    check_newest(s, "box-mine", NULL);
+    make_aged(s, "mine", 3000, 0);
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/mine/manifest", test_dir());
+    CHECK_OK(fs_write_whole(AT_FDCWD, path, "x", 1, 0600, &err));
+    check_newest(s, "box-mine", NULL); /* it cannot be used */
+}

@@ -6,6 +6,7 @@
 #include "store/gc.h"
 #include "store/page_writer.h"
 #include "store/store.h"
+#include "unit/store/samples.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -96,7 +97,7 @@ static enum rc pack_memory(struct store *s, struct store_staging *g, char c, str
     CHECK(pwrite(fd, page, sizeof(page), 0) > 0 && pwrite(fd, "x", 1, 2 * MEMORY_PAGE - 1) == 1);
     enum rc rc = page_writer_open(&o, &w, err);
     if (!rc)
-        rc = page_writer_file(w, 1, fd, err);
+        rc = sample_file(w, 1, fd, err);
     if (!rc)
         rc = page_writer_finish(w, &m, &t, err);
     if (rc)
