@@ -51,6 +51,15 @@ enum compress_codec compress_block(enum compress_codec codec, const void *data, 
     return codec;
 }
 
+bool compress_frame_size(const void *data, size_t len, uint64_t *out)
+{
+    unsigned long long size = ZSTD_getFrameContentSize(data, len);
+    if (size == ZSTD_CONTENTSIZE_ERROR || size == ZSTD_CONTENTSIZE_UNKNOWN)
+        return false;
+    *out = size;
+    return true;
+}
+
 enum rc compress_expand(enum compress_codec codec, const void *data, size_t stored_len, void *out,
                         size_t len, struct err *err)
 {

@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,6 +27,9 @@ size_t compress_bound(size_t len);
  * that matters: store `data` itself. */
 enum compress_codec compress_block(enum compress_codec codec, const void *data, size_t len,
                                    void *out, size_t *out_len);
+
+/* What a zstd frame says that it expands to.  False: it is none, or says nothing. */
+bool compress_frame_size(const void *data, size_t len, uint64_t *out);
 
 /* Expand to exactly `len` bytes.
  * errors RC_CORRUPT (these bytes are not what was compressed), RC_UNSUPPORTED (codec) */

@@ -35,6 +35,7 @@
 #include "engine/root_changes.h"
 #include "engine/watch.h"
 #include "rootfs/tmpfs.h"
+#include "store/dump_log.h"
 #include "store/gc.h"
 #include "store/quota.h"
 
@@ -46,8 +47,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define LOG_NAME "dump.log"
 
 struct checkpoint {
     const struct engine *engine;
@@ -442,7 +441,8 @@ static void add_timing(struct metadata *m, const char *step, uint64_t ns)
 static void describe_making(struct checkpoint *c)
 {
     static const char key[] = "Version: ";
-    CLEANUP(fd_closep) int fd = sys_openat(store_staging_fd(c->staging), LOG_NAME, O_RDONLY, 0);
+    CLEANUP(fd_closep)
+    int fd = sys_openat(store_staging_fd(c->staging), DUMP_LOG_NAME, O_RDONLY, 0);
     char text[1024];
     size_t n = 0;
     if (fd >= 0 && sys_read_full(fd, text, sizeof(text) - 1, &n, NULL) == RC_OK) {
@@ -463,13 +463,15 @@ static void describe_making(struct checkpoint *c)
         add_timing(&c->meta, "dump", clock_now() - c->frozen_at);
 }
 
-static enum rc publish_now(struct checkpoint *c, struct err *err)
+/* dumped: CRIU has ended */
+static enum rc publish_now(struct checkpoint *c, bool dumped, struct err *err)
 {
     describe_making(c);
-    enum rc rc = RC_OK;
-    if (c->capture)
+    enum rc rc =
+        dumped && !c->req->plain ? dump_log_pack(store_staging_fd(c->staging), err) : RC_OK;
+    if (!rc && c->capture)
         rc = capture_store(c->capture, &c->meta, err);
-    else
+    else if (!rc)
         c->meta.pages_bytes = watch_pages_bytes(store_staging_fd(c->staging));
     if (!rc)
         rc = store_commit(c->staging, &c->meta, c->req->replace, err);
@@ -498,7 +500,7 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
         return rc;
     c->meta.freeze_ns = clock_now() - c->frozen_at; /* it never thaws: until here counts */
     c->copied = true;
-    rc = c->early ? RC_OK : publish_now(c, err);
+    rc = c->early ? RC_OK : publish_now(c, false, err);
     if (!rc && c->req->stopping)
         c->req->stopping(c->req->stopping_arg);
     return rc;
@@ -520,7 +522,7 @@ static struct cr_opts dump_options(const struct checkpoint *c)
                             .external = (const char *const *)c->external,
                             .images_fd = cr_session_fd(0),
                             .work_fd = cr_session_fd(0),
-                            .log_file = LOG_NAME,
+                            .log_file = DUMP_LOG_NAME,
                             .log_level = 4,
                             .config_file = c->capture_launch.config_file,
                             .lazy_pages = c->capture_launch.lazy_pages,
@@ -584,7 +586,7 @@ static enum rc dump(void *ctx, uint64_t deadline, struct err *err)
     if (rc) /* the undo of the steps before needs a tree that runs */
         cr_session_freep(&c->session);
     if (rc)
-        return cr_explain_file(store_staging_fd(c->staging), LOG_NAME, rc, err);
+        return cr_explain_file(store_staging_fd(c->staging), DUMP_LOG_NAME, rc, err);
     if (!c->req->stop)
         c->meta.freeze_ns = thawed - (c->frozen_at ? c->frozen_at : begun);
     return RC_OK;
@@ -600,7 +602,7 @@ static enum rc publish(void *ctx, uint64_t deadline, struct err *err)
         return RC_OK;
     if (c->engine->progress)
         c->engine->progress(c->engine->arg, "Storing", 0, 0);
-    return publish_now(c, err);
+    return publish_now(c, true, err);
 }
 
 static const struct step steps[] = {

@@ -8,6 +8,7 @@
 #include "container/mounts.h"
 #include "entrypoint/ctk_hook.h"
 #include "entrypoint/log.h"
+#include "store/dump_log.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -17,7 +18,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define DUMP_LOG_MAX ((size_t)256 << 20)
 #define MOUNTINFO_MAX ((size_t)16 << 20)
 #define LIST_MAX 65536
 
@@ -139,12 +139,12 @@ enum rc mounts_map(const struct mounts *now, const char *metadata, size_t len, c
 static enum rc map_hook(const struct store_entry *entry, const char *mountinfo,
                         const struct buf *metadata, char **out, struct err *err)
 {
-    CLEANUP(buf_done) struct buf log = {.max = DUMP_LOG_MAX};
+    CLEANUP(buf_done) struct buf log = BUF_INIT;
     CLEANUP(mem_freep) char *new_path = ctk_hook_new(mountinfo);
     *out = NULL;
     if (!new_path)
         return RC_OK;
-    (void)!fs_read_file(store_entry_fd(entry), "dump.log", DUMP_LOG_MAX, &log, NULL);
+    (void)!dump_log_read(store_entry_fd(entry), &log, NULL);
     CLEANUP(mem_freep)
     char *old_path = ctk_hook_old(buf_str(&log), metadata->data, metadata->len);
     if (!old_path || strcmp(old_path, new_path) == 0)

@@ -7,6 +7,7 @@
 #include "engine/host.h"
 #include "exchange/describe.h"
 #include "store/done.h"
+#include "store/dump_log.h"
 #include "store/memory.h"
 
 #include <dirent.h>
@@ -246,7 +247,8 @@ static bool has_name(char *const *names, const char *name)
 static enum rc add_files(struct parts *p, const struct store_entry *e, int dir,
                          enum parts_layout layout, struct err *err)
 {
-    static const char *const logs[] = {"dump.log", "stats-dump"}; /* in a manifest or not */
+    static const char stats[] = "stats-dump"; /* in a manifest or not, as the log is */
+    CLEANUP(buf_done) struct buf log = BUF_INIT;
     CLEANUP(free_names) char **names = NULL;
     struct stat st;
     size_t n = 0;
@@ -254,13 +256,17 @@ static enum rc add_files(struct parts *p, const struct store_entry *e, int dir,
     for (size_t i = 0; !rc && i < n; i++) {
         CLEANUP(mem_freep)
         char *path = layout == PARTS_ARCHIVE ? path_in_archive(names[i]) : mem_strdup(names[i]);
+        if (strcmp(names[i], DUMP_LOG_PACKED) == 0)
+            continue;
         if (!is_document(names[i]) || (layout == PARTS_FLAT && is_foreign(p, names[i])))
             rc = add_file(p, dir, path, names[i], 0600, 0, err);
     }
-    for (size_t i = 0; !rc && layout == PARTS_ARCHIVE && i < ARRAY_LEN(logs); i++)
-        if (!has_name(names, logs[i]) && fstatat(dir, logs[i], &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            S_ISREG(st.st_mode))
-            rc = add_file(p, dir, logs[i], logs[i], 0600, 0, err);
+    if (!rc && layout == PARTS_ARCHIVE && !has_name(names, stats) &&
+        fstatat(dir, stats, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+        rc = add_file(p, dir, stats, stats, 0600, 0, err);
+    if (!rc && (layout == PARTS_ARCHIVE || has_name(names, DUMP_LOG_PACKED)) &&
+        !has_name(names, DUMP_LOG_NAME) && dump_log_read(dir, &log, NULL) == RC_OK)
+        add_text(p, DUMP_LOG_NAME, time(NULL), &log);
     /* Page images of packed memory are in no list. */
     for (size_t i = 0; !rc && i < p->maps.n; i++) {
         CLEANUP(mem_freep) char *name = mem_asprintf("pages-%u.img", p->maps.list[i].pages_id);

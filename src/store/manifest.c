@@ -6,6 +6,7 @@
 #include "codec/json.h"
 #include "codec/name.h"
 #include "store/done.h"
+#include "store/dump_log.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -16,9 +17,9 @@
 #define FILES_MAX 1000000
 #define PACKS_MAX 1000000
 
-static const char *const not_listed[] = {MANIFEST_NAME,   MANIFEST_SIGNATURE, DONE_NAME,
-                                         "dump.log",      "restore.log",      "stats-dump",
-                                         "stats-restore", "restore-criu.conf"};
+static const char *const not_listed[] = {MANIFEST_NAME, MANIFEST_SIGNATURE, DONE_NAME,
+                                         DUMP_LOG_NAME, DUMP_LOG_PACKED,    "restore.log",
+                                         "stats-dump",  "stats-restore",    "restore-criu.conf"};
 
 bool manifest_wants(const char *name)
 {

@@ -87,6 +87,22 @@ def test_exported_program_lives_again(t):
     assert not list(t.dir.glob(".chrek-export-*"))
 
 
+def test_log_of_a_dump_is_small_and_exported(t):
+    """CRIU's log is kept compressed where CRIU has ended; an export has its text."""
+    key = ("--key-file", t.dir / "key")
+    t.chrek("key", "generate", t.dir / "key")
+    p = t.run_until_saved("c", "after:0", "sleep", "1000")
+    assert (t.store / "c/dump.log.zst").exists() and not (t.store / "c/dump.log").exists()
+    t.chrek("checkpoint", *key, "--id", "e", "c")
+    t.stop(p)
+    t.chrek("export", "c", t.dir / "c.tar")
+    t.chrek("export", *key, "e", t.dir / "e.tar")
+    for name in ("c.tar", "e.tar"):
+        content = {path.removeprefix("checkpoint/"): data for path, data in members(t.dir / name)}
+        assert b"Dumping finished successfully" in content["dump.log"], name
+        assert "dump.log.zst" not in content, name
+
+
 def test_exported_directory_is_a_checkpoint(t):
     """A directory that is exported is a checkpoint directory; of a foreign one nothing is lost."""
     last = saved(t)
