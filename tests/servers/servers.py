@@ -123,6 +123,8 @@ class Ceph(Server):
         self.port = gate
         here, fsid, osd = self.folder, str(uuid.uuid4()), str(uuid.uuid4())
         both = f"[v2:127.0.0.1:{mon},v1:127.0.0.1:{mon_old}]"
+        # Debian 13's looks for them below its working directory, and S3 does not work without them.
+        classes = next(pathlib.Path("/usr/lib").glob("*/rados-classes"))
         conf = here / "ceph.conf"
         conf.write_text(f"""[global]
 fsid = {fsid}
@@ -146,6 +148,7 @@ admin socket =
 log file = {here}/$name.log
 mon data = {here}/mon
 osd data = {here}/osd
+osd class dir = {classes}
 keyring = {here}/keyring
 public addr = 127.0.0.1
 cluster addr = 127.0.0.1
