@@ -185,6 +185,18 @@ size_t halt_processes(const struct halt *h, const pid_t **out)
     return h->n_pids;
 }
 
+enum rc halt_block(const struct halt *h, pid_t tid, uint64_t mask, struct err *err)
+{
+    for (size_t i = 0; i < h->n; i++) {
+        if (h->threads[i].tid != tid || h->threads[i].gone)
+            continue;
+        if (ptrace(PTRACE_SETSIGMASK, tid, KERNEL_SIGSET, &mask) < 0)
+            return err_sys(err, "set what thread %d blocks", (int)tid);
+        return RC_OK;
+    }
+    return err_set(err, RC_NOT_FOUND, "thread %d has ended", (int)tid);
+}
+
 void halt_endp(struct halt **p)
 {
     struct halt *h = STEAL(*p);
@@ -334,6 +346,18 @@ static enum rc call_in(pid_t tid, uint64_t instruction, long number, const uint6
     return rc;
 }
 
+bool halt_runs_in(const struct halt *h, pid_t pid, uint64_t start, uint64_t end)
+{
+    for (size_t i = 0; i < h->n; i++) {
+        const struct thread *t = &h->threads[i];
+        struct user_regs_struct regs;
+        if (t->pid == pid && !t->gone && ptrace(PTRACE_GETREGS, t->tid, NULL, &regs) == 0 &&
+            regs.rip >= start && regs.rip < end)
+            return true;
+    }
+    return false;
+}
+
 enum rc halt_call(struct halt *h, pid_t pid, long number, const uint64_t args[6], long *out_result,
                   struct err *err)
 {
@@ -354,6 +378,15 @@ enum rc halt_call(struct halt *h, pid_t pid, long number, const uint64_t args[6]
 }
 
 #else
+
+bool halt_runs_in(const struct halt *h, pid_t pid, uint64_t start, uint64_t end)
+{
+    (void)h;
+    (void)pid;
+    (void)start;
+    (void)end;
+    return true; /* nobody can tell */
+}
 
 enum rc halt_call(struct halt *h, pid_t pid, long number, const uint64_t args[6], long *out_result,
                   struct err *err)

@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -37,6 +38,13 @@ size_t halt_processes(const struct halt *h, const pid_t **out);
  *             allowed to put its filters aside), RC_NOT_FOUND (it is gone), RC_IO */
 enum rc halt_call(struct halt *h, pid_t pid, long number, const uint64_t args[6], long *out_result,
                   struct err *err);
+
+/* Whether a thread of the process executes at an address of start..end, end excluded. */
+bool halt_runs_in(const struct halt *h, pid_t pid, uint64_t start, uint64_t end);
+
+/* Set the signals that a thread blocks: bit n - 1 for signal n.
+ * errors  RC_NOT_FOUND (it is gone), RC_IO */
+enum rc halt_block(const struct halt *h, pid_t tid, uint64_t mask, struct err *err);
 
 /* Let them go on.  NULL is fine. */
 void halt_endp(struct halt **p);
