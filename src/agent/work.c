@@ -205,15 +205,19 @@ static enum rc capture(struct work *w, struct work_result *out, struct err *err)
     CLEANUP(store_freep) struct store *store = NULL;
     CLEANUP(mem_freep) char *criu = mem_strdup(w->criu);
     CLEANUP(words_freep) char **external = words(w->external);
+    CLEANUP(cancel_done) struct cancel cancel = CANCEL_INIT;
     struct engine_outcome o;
     uint64_t begun = clock_now();
     enum rc rc = criu ? RC_OK : engine_find_criu(&criu, err);
+    if (!rc)
+        rc = cancel_init(&cancel, err);
     if (!rc)
         rc = store_open(w->store, &store, err);
     if (rc)
         return rc;
     w->container.external = (const char *const *)external;
-    struct engine engine = {.criu = criu, .warn = on_warning, .arg = w};
+    struct engine engine = {
+        .criu = criu, .warn = on_warning, .arg = w, .cancel = &cancel, .by_signal = true};
     struct engine_checkpoint_request req = {.store = store,
                                             .id = w->id,
                                             .pid = w->pid,

@@ -2,7 +2,8 @@
  * not the agent's.  The agent starts its own program again, with WORK_COMMAND; a document goes to
  * its standard input, another comes back.
  *
- * When the agent dies, so does the worker, and CRIU with it: the program goes on.
+ * When the agent dies, so does the worker, and CRIU with it: the program goes on.  When the agent
+ * ends, or the worker gets a SIGTERM, the worker lets the program go first.
  * Threads: a call belongs to one thread.
  */
 #pragma once

@@ -1,5 +1,6 @@
 #include "agent/worker.h"
 
+#include "base/clock.h"
 #include "base/compiler.h"
 #include "base/sys.h"
 
@@ -13,10 +14,13 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LOOK_MS 200 /* between looks at `stop` */
 #define EXEC_FAILED 127
+#define LET_GO_NS (10 * CLOCK_S) /* for a worker to let go of what it holds */
+#define PAUSE_NS 20000000L
 
 /* Between fork and exec: async-signal-safe calls only, since other threads may have held locks. */
 static bool place_descriptors(const struct worker *w, int in, int out)
@@ -75,12 +79,29 @@ static enum rc listen_to(int fd, const atomic_bool *stop, struct buf *out, struc
     }
 }
 
+/* Whether it has ended in time; *out_status. */
+static bool has_ended(pid_t pid, uint64_t deadline, int *out_status)
+{
+    struct timespec pause = {0, PAUSE_NS};
+    while (waitpid(pid, out_status, WNOHANG) != pid) {
+        if (clock_now() > deadline)
+            return false;
+        (void)nanosleep(&pause, NULL);
+    }
+    return true;
+}
+
 static enum rc end_worker(pid_t pid, bool force, struct err *err)
 {
     int status = 0;
-    if (force)
-        (void)kill(pid, SIGKILL);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+    bool ended = false;
+    if (force) {
+        (void)kill(pid, SIGTERM); /* it may hold a container that stands still */
+        ended = has_ended(pid, clock_now() + LET_GO_NS, &status);
+        if (!ended)
+            (void)kill(pid, SIGKILL);
+    }
+    while (!ended && waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return RC_OK;

@@ -204,6 +204,7 @@ static int take(const struct checkpoint_values *v, const char *what, struct meta
     struct engine_outcome outcome;
     CLEANUP(target_done) struct target t = {0};
     CLEANUP(mem_freep) char *criu = NULL;
+    CLEANUP(cancel_done) struct cancel cancel = CANCEL_INIT;
     CLEANUP(vault_done) struct vault vault = {.keys = NULL};
     CLEANUP(store_freep) struct store *store = NULL;
     uint64_t begun = clock_now();
@@ -222,8 +223,12 @@ static int take(const struct checkpoint_values *v, const char *what, struct meta
         rc = cli_ghost_limit(v->ghost_limit, &ghost_limit, &err);
     if (!rc)
         rc = cli_engine(v->criu, v->quiet || v->json, &engine, &criu, &err);
+    if (!rc)
+        rc = cancel_init(&cancel, &err);
     if (rc)
         return cli_fail(&err);
+    engine.cancel = &cancel;
+    engine.by_signal = true;
     struct engine_checkpoint_request req = {
         .plain = plain,
         .codec = codec,
@@ -249,7 +254,10 @@ static int take(const struct checkpoint_values *v, const char *what, struct meta
     cli_engine_end(&engine);
     if (rc || !v->stop)
         tell_application(&t, rc ? err.msg : NULL);
-    return rc ? cli_fail(&err) : report(v, &t, store, &outcome, clock_now() - begun);
+    if (!rc)
+        return report(v, &t, store, &outcome, clock_now() - begun);
+    int code = cli_fail(&err);
+    return rc == RC_CANCELLED && cancel.signal ? 128 + cancel.signal : code;
 }
 
 static int checkpoint_main(const struct opt_command *self, int argc, char **argv)
@@ -280,7 +288,9 @@ const struct opt_command cmd_checkpoint = {
         "Saves the process PID, or the box NAME that `chrek run` has started, with all its "
         "descendants: memory, registers, open files, sockets, pipes, timers, IPC. The program "
         "stands still while its memory is written, then goes on, or is ended with --stop.\n\n"
-        "The checkpoint appears whole or not at all. If it fails, the program goes on.",
+        "The checkpoint appears whole or not at all. If it fails, the program goes on; so it does "
+        "when the command is interrupted (SIGTERM, SIGINT, SIGHUP, SIGQUIT), which then ends with "
+        "128 + the signal's number.",
     .examples = "  # a box whose first checkpoint `chrek run` has made: one more, or in its place\n"
                 "  chrek checkpoint --id before-upgrade web\n"
                 "  chrek checkpoint --replace web\n"

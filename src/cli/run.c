@@ -246,6 +246,13 @@ static int end_like(int status)
     return 128 + sig;
 }
 
+/* Interrupted before the program ran: as it would have ended itself, by and large. */
+static int fail_interrupted(const struct err *err, int sig)
+{
+    (void)cli_fail(err);
+    return 128 + sig;
+}
+
 static int fail_run(const struct err *err, bool exec_failed)
 {
     if (!exec_failed) {
@@ -280,6 +287,7 @@ static int live(const struct run_values *v, struct life_options *o)
     CLEANUP(mem_freep) char *criu = NULL;
     CLEANUP(vault_done) struct vault vault = {.keys = NULL};
     CLEANUP(store_freep) struct store *store = NULL;
+    CLEANUP(cancel_done) struct cancel cancel = CANCEL_INIT;
     bool exec_failed = false;
     struct life_end end = {0};
     enum rc rc = cli_open_cached_with(v->store ? v->store : v->storage, &v->cache, &v->keys, &vault,
@@ -288,11 +296,17 @@ static int live(const struct run_values *v, struct life_options *o)
         cli_warn_first_encrypted(store, &vault);
     if (!rc)
         rc = cli_engine(v->criu, v->quiet, &engine, &criu, &err);
+    if (!rc)
+        rc = cancel_init(&cancel, &err);
     if (rc)
         return fail_run(&err, false);
     engine.progress = NULL; /* the terminal is the command's */
+    engine.cancel = &cancel;
+    engine.by_signal = true;
     o->store = store;
     rc = life_run(&engine, o, &end, &exec_failed, &err);
+    if (rc == RC_CANCELLED && cancel.signal)
+        return fail_interrupted(&err, cancel.signal);
     if (rc)
         return fail_run(&err, exec_failed);
     if (end.lost)

@@ -2,7 +2,8 @@
  *
  * A joined PID namespace counts only for children, so there are two processes: a scout, our child,
  * enters the namespaces and clones CRIU with CLONE_PARENT, which makes CRIU our own child, to be
- * waited for and killed by us; then the scout ends.
+ * waited for and killed by us; then the scout ends, or stays to watch: when we are killed, the end
+ * of its pipe tells it, and a CRIU that hangs is ended, so that the tree which it holds goes on.
  *
  * The conversation's socket pair is made by CRIU's own process, before the exec: CRIU opens
  * /proc/<pid of the socket's maker>/fd/<images_dir_fd>, and seen from inside another PID namespace
@@ -39,6 +40,7 @@
 
 #define FIRST_PASSED 64 /* CRIU's number of pass_fds[0]; above what swrk opens by itself */
 #define SWRK_SOCKET 63
+#define LET_GO_MS 5000 /* for CRIU, whose parent was killed, to let a tree go */
 
 enum stage {
     STAGE_ENTER = 1,
@@ -149,11 +151,22 @@ static void execute(const struct program *p, int lowest, char **argv, char **env
     fd_closep(&folder);
 }
 
+/* What is sent to everybody around, as when a service is stopped, is not meant to end a dump. */
+static void ignore_signals(void)
+{
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE};
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+        (void)sigaction(signals[i], &ignore, NULL);
+}
+
 static _Noreturn void become_criu(const struct cr_launch *l, const struct program *program,
                                   char **env, int bootstrap, int output)
 {
     int sv[2];
     sigset_t none;
+    if (l->watched)
+        ignore_signals();
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)setsid(); /* signals from a terminal are none of CRIU's business */
@@ -189,19 +202,56 @@ static _Noreturn void become_criu(const struct cr_launch *l, const struct progra
     _exit(127);
 }
 
-static _Noreturn void scout(const struct cr_launch *l, const struct program *program, char **env,
-                            int bootstrap, int output)
+/* Keep two descriptors and close all others: among them are locks, and pipes that somebody waits
+ * for the end of. */
+static void keep_only(int a, int b)
 {
+    int low = a < b ? a : b, high = a < b ? b : a;
+    if (low > 0)
+        (void)close_range(0, (unsigned)low - 1, 0);
+    if (high > low + 1)
+        (void)close_range((unsigned)low + 1, (unsigned)high - 1, 0);
+    (void)close_range((unsigned)high + 1, ~0U, 0);
+}
+
+/* alive   a pipe that hangs up when our parent has ended; pidfd: CRIU's, which is not our child */
+static _Noreturn void watch(int alive, int pidfd)
+{
+    struct pollfd wait[] = {{pidfd, POLLIN, 0}, {alive, 0, 0}};
+    sigset_t all;
+    (void)sigfillset(&all);
+    (void)sigprocmask(SIG_SETMASK, &all, NULL);
+    (void)setsid();
+    keep_only(alive, pidfd);
+    while (poll(wait, 2, -1) < 0 && errno == EINTR)
+        continue;
+    /* By its socket it learns that nobody wants the dump any more, once it is not stopped. */
+    (void)syscall(SYS_pidfd_send_signal, pidfd, SIGCONT, NULL, 0);
+    if (poll(wait, 1, LET_GO_MS) == 0)
+        (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    _exit(0);
+}
+
+static _Noreturn void scout(const struct cr_launch *l, const struct program *program, char **env,
+                            int bootstrap, int output, const int *alive)
+{
+    int pidfd = -1;
     int entered = l->enter ? l->enter(l->enter_arg) : 0;
     if (entered < 0) {
         send_report(bootstrap, STAGE_ENTER, -entered, -1);
         _exit(1);
     }
-    struct clone_args args = {.flags = CLONE_PARENT, .exit_signal = 0};
+    struct clone_args args = {.flags = CLONE_PARENT | CLONE_PIDFD,
+                              .pidfd = (uint64_t)(uintptr_t)&pidfd,
+                              .exit_signal = 0};
     pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
     if (pid == 0)
         become_criu(l, program, env, bootstrap, output);
     send_report(bootstrap, pid < 0 ? STAGE_CLONE : STAGE_CLONED, pid < 0 ? errno : pid, -1);
+    if (pid > 0 && l->watched) {
+        (void)close(alive[1]);
+        watch(alive[0], pidfd);
+    }
     _exit(0);
 }
 
@@ -264,10 +314,19 @@ static char **make_env(const char *more)
     return env;
 }
 
+/* It ends by itself, when CRIU has or was never there. */
+static void end_watch(struct cr_process *p)
+{
+    fd_closep(&p->alive);
+    while (p->watch > 0 && waitpid(p->watch, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    p->watch = 0;
+}
+
 enum rc cr_process_start(const struct cr_launch *launch, struct cr_process *out, struct err *err)
 {
-    struct cr_process p = {.pidfd = -1, .socket = -1, .output = -1};
-    int sv[2];
+    struct cr_process p = {.pidfd = -1, .socket = -1, .output = -1, .alive = -1};
+    int sv[2], alive[2];
     if (launch->n_pass > CR_PASS_MAX)
         return err_set(err, RC_TOO_BIG, "%zu descriptors for CRIU", launch->n_pass);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
@@ -277,6 +336,10 @@ enum rc cr_process_start(const struct cr_launch *launch, struct cr_process *out,
     CLEANUP(fd_closep) int output = memfd_create("criu-output", MFD_CLOEXEC);
     if (output < 0)
         return err_sys(err, "make a memory file");
+    if (pipe2(alive, O_CLOEXEC) < 0)
+        return err_sys(err, "make a pipe");
+    CLEANUP(fd_closep) int seen = alive[0];
+    p.alive = alive[1];
 
     CLEANUP(mem_freep) char **env = make_env(launch->env);
     struct program program = {.folder = -1};
@@ -284,16 +347,20 @@ enum rc cr_process_start(const struct cr_launch *launch, struct cr_process *out,
         find_program(launch->criu, &program);
     CLEANUP(fd_closep) int folder = program.folder;
     pid_t first = fork();
-    if (first < 0)
-        return err_sys(err, "fork");
+    if (first < 0) {
+        enum rc failed = err_sys(err, "fork");
+        fd_closep(&p.alive);
+        return failed;
+    }
     if (first == 0)
-        scout(launch, &program, env, theirs, output);
+        scout(launch, &program, env, theirs, output, alive);
     fd_closep(&theirs);
+    p.watch = first;
     enum rc rc = hear_reports(ours, launch, &p, err);
     if (rc == RC_TIMEOUT)
         (void)kill(first, SIGKILL);
-    while (waitpid(first, NULL, 0) < 0 && errno == EINTR)
-        continue;
+    if (!launch->watched)
+        end_watch(&p);
     if (!rc && (p.pid <= 0 || p.socket < 0))
         rc = err_set(err, RC_IO, "CRIU ended before it began");
     if (!rc && (p.pidfd = (int)syscall(SYS_pidfd_open, p.pid, 0)) < 0)
@@ -346,6 +413,7 @@ void cr_process_end(struct cr_process *p, bool helpers)
         while (waitpid(p->pid, NULL, __WALL) < 0 && errno == EINTR)
             continue;
     }
+    end_watch(p);
     fd_closep(&p->pidfd);
     fd_closep(&p->output);
     p->pid = 0;

@@ -4,10 +4,12 @@
 #include "criu/session.h"
 
 struct cr_process {
-    pid_t pid;  /* our child */
-    int pidfd;  /* readable when it has ended */
-    int socket; /* our end of the conversation */
-    int output; /* a memory file with what it wrote to standard output and error */
+    pid_t pid;   /* our child */
+    int pidfd;   /* readable when it has ended */
+    int socket;  /* our end of the conversation */
+    int output;  /* a memory file with what it wrote to standard output and error */
+    pid_t watch; /* our child that looks after it when we are killed, 0 = none */
+    int alive;   /* ... which sees by this that we live; -1 = none */
 };
 
 /* out: every descriptor is the caller's; so is the child. */

@@ -21,6 +21,7 @@
 #define MESSAGE_MAX ((size_t)1 << 20)
 #define OUTPUT_SHOWN 300
 #define SETTLE_NS (10 * CLOCK_S) /* for CRIU to let a tree go, or end it, once all is decided */
+#define CANCEL_NS (3 * CLOCK_S)  /* the same, when somebody waits for us to end */
 
 enum {
     TYPE_DUMP = 1,
@@ -34,6 +35,7 @@ enum { CGROUPS_IGNORE = 0 };
 
 struct cr_session {
     struct cr_process process;
+    const struct cancel *cancel; /* NULL: nobody gives up, or it is known already */
     bool broken; /* it ended or was ended in the middle: helpers of it may live on */
 };
 
@@ -70,6 +72,7 @@ enum rc cr_session_open(const struct cr_launch *launch, struct cr_session **out,
         return rc;
     struct cr_session *s = mem_zalloc(sizeof(*s));
     s->process = p;
+    s->cancel = launch->cancel;
     *out = s;
     return RC_OK;
 }
@@ -77,6 +80,11 @@ enum rc cr_session_open(const struct cr_launch *launch, struct cr_session **out,
 pid_t cr_session_pid(const struct cr_session *s)
 {
     return s->process.pid;
+}
+
+bool cr_session_broken(const struct cr_session *s)
+{
+    return s->broken;
 }
 
 void cr_session_freep(struct cr_session **p)
@@ -132,20 +140,25 @@ static enum rc ended(struct cr_session *s, struct err *err)
     return rc;
 }
 
-/* Wait until there is something to receive. */
+/* Wait until there is something to receive.
+ * errors  RC_CANCELLED, once; RC_TIMEOUT, RC_IO */
 static enum rc await(struct cr_session *s, uint64_t deadline, struct err *err)
 {
     for (;;) {
         /* CRIU's own end counts too: a helper of it may live on and keep the socket open. */
-        struct pollfd wait[] = {{s->process.socket, POLLIN, 0}, {s->process.pidfd, POLLIN, 0}};
-        int n = poll(wait, 2, clock_poll_ms(deadline));
+        struct pollfd wait[] = {{s->process.socket, POLLIN, 0},
+                                {s->process.pidfd, POLLIN, 0},
+                                {s->cancel ? s->cancel->fd : -1, POLLIN, 0}};
+        int n = poll(wait, 3, clock_poll_ms(deadline));
         if (n < 0 && errno != EINTR)
             return err_sys(err, "wait for CRIU");
         s->broken = s->broken || n == 0;
         if (n == 0)
-            return err_set(err, RC_TIMEOUT, "CRIU did not answer in time and was killed");
+            return err_set(err, RC_TIMEOUT, "CRIU did not answer in time");
         if (n > 0 && wait[0].revents)
             return RC_OK;
+        if (n > 0 && wait[2].revents)
+            return cancel_error(STEAL(s->cancel), err);
         if (n > 0 && poll(wait, 1, 0) == 0) /* it may have answered and ended since */
             return ended(s, err);
     }
@@ -200,8 +213,9 @@ static enum rc receive_message(struct cr_session *s, uint64_t deadline, Criu__Re
     return RC_OK;
 }
 
+/* refuse  whoever is asked says no, without being asked */
 static enum rc answer_notification(struct cr_session *s, const Criu__Response *r, int fd,
-                                   const struct cr_hooks *hooks, struct err *err)
+                                   const struct cr_hooks *hooks, bool refuse, struct err *err)
 {
     CLEANUP(fd_closep) int master = fd;
     enum cr_event event = r->notify ? event_of(r->notify->script) : CR_UNKNOWN;
@@ -212,10 +226,15 @@ static enum rc answer_notification(struct cr_session *s, const Criu__Response *r
     Criu__Request answer = CRIU__REQUEST__INIT;
     answer.type = TYPE_NOTIFY;
     answer.has_notify_success = true;
-    answer.notify_success = rc == RC_OK;
+    answer.notify_success = rc == RC_OK && !refuse;
     struct err ignored = ERR_INIT;
     enum rc sent = send_message(s, &answer, rc ? &ignored : err);
     return rc ? rc : sent;
+}
+
+static uint64_t sooner(uint64_t deadline, uint64_t limit)
+{
+    return !deadline || limit < deadline ? limit : deadline;
 }
 
 /* Serve notifications until the answer to the request comes. */
@@ -224,10 +243,21 @@ static enum rc converse(struct cr_session *s, int type, const struct cr_hooks *h
 {
     struct err later = ERR_INIT; /* after a failed hook only the hook's error counts */
     enum rc hook_rc = RC_OK;
+    bool refuse = false, late = false;
     for (;;) {
         Criu__Response *r = NULL;
         CLEANUP(fd_closep) int fd = -1;
         enum rc rc = receive_message(s, deadline, &r, &fd, hook_rc ? &later : err);
+        /* It lets go at the first no, better than when it is killed; it may be standing. */
+        if (type == TYPE_DUMP && !late && (rc == RC_CANCELLED || rc == RC_TIMEOUT)) {
+            refuse = !hook_rc;
+            late = true;
+            hook_rc = hook_rc ? hook_rc : rc;
+            deadline = clock_now() + CANCEL_NS;
+            (void)kill(s->process.pid, SIGCONT);
+            continue;
+        }
+        s->broken = s->broken || rc == RC_CANCELLED;
         if (rc)
             return hook_rc ? hook_rc : rc;
         assert(r); /* what receive_message() promises */
@@ -241,14 +271,15 @@ static enum rc converse(struct cr_session *s, int type, const struct cr_hooks *h
             return rc;
         }
         bool dumped = r->notify && event_of(r->notify->script) == CR_POST_DUMP;
-        rc = answer_notification(s, r, fd_steal(&fd), hook_rc ? NULL : hooks,
+        rc = answer_notification(s, r, fd_steal(&fd), hook_rc ? NULL : hooks, refuse,
                                  hook_rc ? &later : err);
+        refuse = false;
         criu__response__free_unpacked(r, NULL);
         uint64_t limit = clock_now() + SETTLE_NS;
         if (rc && !hook_rc) { /* hear CRIU out, so that it can undo what it did, but not for ever */
             hook_rc = rc;
-            deadline = !deadline || limit < deadline ? limit : deadline;
-        } else if (!rc && dumped && deadline && limit > deadline) {
+            deadline = sooner(deadline, limit);
+        } else if (!hook_rc && dumped && deadline && limit > deadline) {
             deadline = limit; /* the images are good, however long the hook took */
         }
     }

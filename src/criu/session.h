@@ -3,12 +3,15 @@
  * CRIU is driven as a program, over the socket that `criu swrk` serves; it is never linked.  The
  * process can be started inside the namespaces of the tree that it works on.  Every conversation
  * has a deadline, because CRIU can hang for ever: when it passes, CRIU is killed and the call fails
- * with RC_TIMEOUT.  What CRIU says over the socket is checked like anything else from outside.
+ * with RC_TIMEOUT.  It can be given up before: then CRIU is refused whatever it asks, so that it
+ * undoes what it has done, and is killed when that takes longer than some seconds.  What CRIU says
+ * over the socket is checked like anything else from outside.
  *
  * Threads: a session belongs to one thread.  A session serves one request.
  */
 #pragma once
 
+#include "base/cancel.h"
 #include "base/err.h"
 
 #include <stdbool.h>
@@ -34,6 +37,10 @@ struct cr_launch {
     size_t n_pass;       /* at most CR_PASS_MAX */
     const char *env;     /* "NAME=VALUE" to add to CRIU's environment, or NULL */
     uint64_t deadline;   /* by when it must run: monotonic ns, 0 = none */
+    const struct cancel *cancel; /* ends conversations early, borrowed for the session; or NULL */
+    /* For who dumps: CRIU does not go down with a signal that is sent to everybody around it, and
+     * when we are killed ourselves it has some seconds to let the tree go, then is killed, too. */
+    bool watched;
 };
 
 /* Start CRIU.
@@ -50,6 +57,9 @@ void cr_session_freep(struct cr_session **p);
 
 /* CRIU's PID, as we see it. */
 pid_t cr_session_pid(const struct cr_session *s);
+
+/* Whether it has ended without an answer, or has to be ended: what it held may not be as it was. */
+bool cr_session_broken(const struct cr_session *s);
 
 enum cr_event {
     CR_UNKNOWN, /* a notification of a newer CRIU: answered with success */
@@ -107,8 +117,8 @@ struct cr_opts {
 
 /* Dump the tree of opts->pid.  deadline: monotonic ns, 0 = none; a hook of CR_POST_DUMP may outlast
  * it, CRIU then gets some seconds to let the tree go or to end it.
- * errors  what a hook returned; RC_TIMEOUT; RC_IO with CRIU's own words (the log says more, see
- *         criu/explain.h) */
+ * errors  what a hook returned; RC_TIMEOUT; RC_CANCELLED (the launch's `cancel`); RC_IO with CRIU's
+ *         own words (the log says more, see criu/explain.h) */
 enum rc cr_dump(struct cr_session *s, const struct cr_opts *opts, const struct cr_hooks *hooks,
                 uint64_t deadline, struct err *err);
 

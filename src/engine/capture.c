@@ -437,14 +437,20 @@ static enum rc copy_all(struct capture *c, struct err *err)
     return rc ? err_ctx(err, rc, "copy memory") : RC_OK;
 }
 
-enum rc capture_copy(struct capture *c, pid_t in_namespace, struct err *err)
+enum rc capture_copy(struct capture *c, pid_t in_namespace, const struct cancel *cancel,
+                     struct err *err)
 {
     if (c->plain)
         store_staging_settled(c->into);
     enum rc rc = plan_all(c, in_namespace, err);
     if (rc)
         return err_ctx(err, rc, "list memory");
-    return c->n_kept ? RC_OK : copy_all(c, err);
+    if (c->n_kept)
+        return RC_OK;
+    c->copier.cancel = cancel; /* while the tree waits */
+    rc = copy_all(c, err);
+    c->copier.cancel = NULL;
+    return rc;
 }
 
 void capture_thawed(struct capture *c)

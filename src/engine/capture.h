@@ -23,6 +23,7 @@
  */
 #pragma once
 
+#include "base/cancel.h"
 #include "base/err.h"
 #include "engine/engine.h"
 
@@ -86,8 +87,11 @@ enum rc capture_ahead(struct capture *c, pid_t root, uint64_t deadline, struct e
 
 /* At the post-dump notification: copy the memory of the frozen tree, or take over its keepers.
  * in_namespace  some process of its PID namespace
- * errors        RC_NOT_FOUND (a process is not there), RC_DENIED, RC_IO, or what storing met */
-enum rc capture_copy(struct capture *c, pid_t in_namespace, struct err *err);
+ * cancel        ends it early, or NULL
+ * errors        RC_NOT_FOUND (a process is not there), RC_DENIED, RC_CANCELLED, RC_IO, or what
+ *               storing met */
+enum rc capture_copy(struct capture *c, pid_t in_namespace, const struct cancel *cancel,
+                     struct err *err);
 
 /* The tree runs again, or is no more: nothing has to be watched. */
 void capture_thawed(struct capture *c);

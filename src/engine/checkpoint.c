@@ -33,6 +33,7 @@
 #include "engine/preflight.h"
 #include "engine/registry.h"
 #include "engine/root_changes.h"
+#include "engine/survivors.h"
 #include "engine/watch.h"
 #include "rootfs/tmpfs.h"
 #include "store/dump_log.h"
@@ -48,6 +49,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define MEND_NS (10 * CLOCK_S) /* for what a dead CRIU has left in the processes */
+
 struct checkpoint {
     const struct engine *engine;
     const struct engine_checkpoint_request *req;
@@ -61,6 +64,7 @@ struct checkpoint {
     struct store_staging *staging;
     struct capture *capture; /* NULL: plain format, and CRIU writes all of it */
     struct cr_session *session;
+    struct survivors *survivors;
     struct capture_launch capture_launch;
     char **external; /* of a container */
     struct gpus gpus;
@@ -375,7 +379,9 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
                           .enter_arg = &c->join,
                           .pass_fds = pass,
                           .n_pass = 1 + more->n_fds,
-                          .env = more->env};
+                          .env = more->env,
+                          .cancel = c->engine->cancel,
+                          .watched = true};
     return cr_session_open(&l, &c->session, err);
 }
 
@@ -479,6 +485,19 @@ static enum rc publish_now(struct checkpoint *c, bool dumped, struct err *err)
     return rc;
 }
 
+/* From the freeze to the thaw a signal must not end us: who would undo it? */
+static void arm(const struct checkpoint *c)
+{
+    if (c->engine->cancel && c->engine->by_signal)
+        cancel_arm(c->engine->cancel, 0);
+}
+
+static void disarm(const struct checkpoint *c)
+{
+    if (c->engine->cancel && c->engine->by_signal)
+        cancel_disarm(c->engine->cancel);
+}
+
 static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struct err *err)
 {
     struct checkpoint *c = arg;
@@ -489,7 +508,7 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
     if (event != CR_POST_DUMP)
         return RC_OK;
     size_t mended = 0;
-    enum rc rc = c->capture ? capture_copy(c->capture, c->req->pid, err) : RC_OK;
+    enum rc rc = c->capture ? capture_copy(c->capture, c->req->pid, c->engine->cancel, err) : RC_OK;
     if (!rc)
         rc = cr_mend(store_staging_fd(c->staging), &mended, err);
     if (!rc)
@@ -498,11 +517,15 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
         rc = root_changes_save(c->req->pid, store_staging_fd(c->staging), &c->meta, err);
     if (rc || !c->req->stop)
         return rc;
+    if (cancel_asked(c->engine->cancel))
+        return cancel_error(c->engine->cancel, err);
+    disarm(c); /* CRIU only waits for us, and lets the tree go when we end */
     c->meta.freeze_ns = clock_now() - c->frozen_at; /* it never thaws: until here counts */
     c->copied = true;
     rc = c->early ? RC_OK : publish_now(c, false, err);
     if (!rc && c->req->stopping)
         c->req->stopping(c->req->stopping_arg);
+    arm(c);
     return rc;
 }
 
@@ -557,6 +580,21 @@ static void end_tree(const struct checkpoint *c)
             (void)kill(c->tree[i].pid, SIGKILL);
 }
 
+/* A dump that has failed: let the tree go, which the undo of the steps before needs, and say what
+ * has become of it. */
+static enum rc end_dump(struct checkpoint *c, enum rc rc, struct err *err)
+{
+    struct err why = ERR_INIT, left = ERR_INIT;
+    bool broken = cr_session_broken(c->session);
+    cr_session_freep(&c->session);
+    rc = cr_explain_file(store_staging_fd(c->staging), DUMP_LOG_NAME, rc, err);
+    if (err)
+        why = *err;
+    if (broken && survivors_mend(c->survivors, clock_now() + MEND_NS, &left) != RC_OK)
+        return err_set(err, rc, "%.300s, and %s", why.msg, left.msg);
+    return rc == RC_CANCELLED ? err_set(err, rc, "%.300s, and the program goes on", why.msg) : rc;
+}
+
 static enum rc dump(void *ctx, uint64_t deadline, struct err *err)
 {
     struct checkpoint *c = ctx;
@@ -567,6 +605,8 @@ static enum rc dump(void *ctx, uint64_t deadline, struct err *err)
             ? watch_counter(c->engine, "Saving memory", capture_counter(c->capture), c->rss_bytes)
             : watch_start(c->engine, "Saving memory", store_staging_fd(c->staging), c->rss_bytes);
     uint64_t begun = clock_now();
+    arm(c);
+    survivors_note(c->tree, c->n_tree, &c->survivors);
     c->meta.leave_running = !c->req->stop;
     c->meta.tcp_established = opts.tcp_established;
     c->meta.tcp_close = opts.tcp_close;
@@ -583,10 +623,9 @@ static enum rc dump(void *ctx, uint64_t deadline, struct err *err)
         end_tree(c); /* before CRIU lets go of it */
         return RC_OK;
     }
-    if (rc) /* the undo of the steps before needs a tree that runs */
-        cr_session_freep(&c->session);
     if (rc)
-        return cr_explain_file(store_staging_fd(c->staging), DUMP_LOG_NAME, rc, err);
+        return end_dump(c, rc, err);
+    disarm(c); /* storing may be ended at any time */
     if (!c->req->stop)
         c->meta.freeze_ns = thawed - (c->frozen_at ? c->frozen_at : begun);
     return RC_OK;
@@ -640,10 +679,12 @@ enum rc engine_checkpoint(const struct engine *e, const struct engine_checkpoint
     o.pages_bytes = c.meta.pages_bytes;
     o.total_bytes = c.meta.total_bytes;
     cr_session_freep(&c.session);
+    survivors_freep(&c.survivors);
     capture_freep(&c.capture);
     store_abortp(&c.staging);
     gpus_done(&c.gpus);
     join_done(&c.join);
+    disarm(&c);
     container_external_freep(&c.external);
     metadata_done(&c.meta);
     free(c.tree);

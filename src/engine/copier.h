@@ -2,6 +2,7 @@
  * thread; it starts its own. */
 #pragma once
 
+#include "base/cancel.h"
 #include "base/err.h"
 #include "store/page_writer.h"
 
@@ -23,6 +24,7 @@ struct copier_piece {
 struct copier {
     struct copier_piece *list;
     size_t n;
+    const struct cancel *cancel; /* ends it early, or NULL */
 };
 
 void copier_add(struct copier *c, pid_t pid, uint64_t address, uint64_t pages,
@@ -46,7 +48,7 @@ unsigned copier_threads(void);
 
 /* Read all pieces and give them to the writer.
  * lenient  the processes run: a piece that cannot be read is lost, and not given
- * errors   what storing met; not lenient: RC_NOT_FOUND, RC_DENIED, RC_IO (reading) */
+ * errors   what storing met; RC_CANCELLED; not lenient: RC_NOT_FOUND, RC_DENIED, RC_IO (reading) */
 enum rc copier_run(struct copier *c, struct page_writer *w, bool lenient, struct err *err);
 
 void copier_done(struct copier *c);

@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "base/cancel.h"
 #include "base/err.h"
 #include "engine/mode.h"
 #include "engine/steps.h"
@@ -33,6 +34,11 @@ struct engine {
     void (*progress)(void *arg, const char *what, uint64_t done, uint64_t total);
     void (*warn)(void *arg, const char *text); /* one line for people */
     void *arg;
+    /* Ends a call with RC_CANCELLED while a tree stands still or is half made, and all that is
+     * undone as after any other failure; NULL: nothing does. */
+    struct cancel *cancel;
+    bool by_signal; /* the engine arms it meanwhile (base/cancel.h); a checkpoint that is stored
+                       afterwards is still ended by a signal at once */
 };
 
 /* Find the criu program: $CHREK_CRIU, then `lib/chrek/criu/sbin/criu` beside our own program's
@@ -121,7 +127,8 @@ struct engine_outcome {
  *
  * errors  RC_EXISTS (id is there and not to be replaced), RC_NOT_FOUND (no such process),
  *         RC_UNSUPPORTED (the tree holds what cannot be saved: which, and what to do), RC_CONFLICT
- *         (the same, but it passes: try again), RC_DENIED, RC_NO_SPACE, RC_TIMEOUT, RC_IO */
+ *         (the same, but it passes: try again), RC_DENIED, RC_NO_SPACE, RC_TIMEOUT,
+ *         RC_CANCELLED, RC_IO */
 enum rc engine_checkpoint(const struct engine *e, const struct engine_checkpoint_request *req,
                           struct engine_outcome *out, struct err *err);
 
@@ -169,6 +176,6 @@ struct engine_restore_request {
  *
  * errors  RC_CORRUPT (the checkpoint is damaged), RC_UNSUPPORTED (made for another machine),
  *         RC_NOT_FOUND (a file that the tree needs is missing), RC_CONFLICT (a port is taken),
- *         RC_DENIED, RC_TIMEOUT, RC_IO */
+ *         RC_DENIED, RC_TIMEOUT, RC_CANCELLED, RC_IO */
 enum rc engine_restore(const struct engine *e, const struct engine_restore_request *req,
                        struct engine_outcome *out, struct err *err);

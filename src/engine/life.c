@@ -26,6 +26,8 @@
 #define EVERY_TICK_MS 200
 #define COMMAND_SHOWN 200
 #define AGAIN_NS CLOCK_S /* until the next try, when what stands against a checkpoint passes */
+/* How long a program that has been sent a signal to end may stand still for its checkpoint. */
+#define PATIENCE_NS (10 * CLOCK_S)
 
 struct life {
     const struct engine *engine;
@@ -40,10 +42,12 @@ struct life {
     uint64_t started;
     int appdir;
 
-    pid_t worker;  /* the child that makes a checkpoint, 0 = none */
-    int report;    /* its report comes here */
-    uint64_t next; /* when the next periodic checkpoint is due, 0 = never */
-    bool again;    /* the checkpoint that is being made is one of those */
+    pid_t worker;         /* the child that makes a checkpoint, 0 = none */
+    int report;           /* its report comes here */
+    struct cancel cancel; /* by which it is told to let go of the program */
+    uint64_t let_go_at;   /* when it will be, 0 = it is not */
+    uint64_t next;        /* when the next periodic checkpoint is due, 0 = never */
+    bool again;           /* the checkpoint that is being made is one of those */
     bool restored;
     bool refused; /* there is a checkpoint that could not be restored */
     bool stopped;
@@ -68,7 +72,8 @@ static void warn(const struct life *l, const char *text)
 /* As often as there is something to look at. */
 static void set_tick(const struct life *l)
 {
-    supervise_set_tick(l->supervisor, l->ready ? READY_TICK_MS : l->next ? EVERY_TICK_MS : 0);
+    bool waits = l->next || l->let_go_at;
+    supervise_set_tick(l->supervisor, l->ready ? READY_TICK_MS : waits ? EVERY_TICK_MS : 0);
 }
 
 static void plan_next(struct life *l)
@@ -121,7 +126,7 @@ static _Noreturn void work(struct life *l, int to)
     struct engine_outcome outcome = {0};
     pid_t pid = 0;
     uint64_t begun = clock_now();
-    struct engine quiet = {.criu = l->engine->criu};
+    struct engine quiet = {.criu = l->engine->criu, .cancel = &l->cancel};
     backend_after_fork(store_backend(l->o->store));
     enum rc rc = registry_host_pid(l->record.init, l->record.pid, &pid, &err);
     struct engine_checkpoint_request req = {.store = l->o->store,
@@ -156,8 +161,10 @@ static void start_checkpoint(struct life *l)
 {
     int p[2];
     l->next = 0;
-    if (pipe2(p, O_CLOEXEC) < 0)
+    if (cancel_init(&l->cancel, NULL) != RC_OK || pipe2(p, O_CLOEXEC) < 0) {
+        cancel_done(&l->cancel);
         return give_up(l, "cannot make a pipe");
+    }
     backend_before_fork(store_backend(l->o->store));
     l->worker = fork();
     if (l->worker == 0)
@@ -167,6 +174,7 @@ static void start_checkpoint(struct life *l)
     if (l->worker < 0) {
         l->worker = 0;
         fd_closep(&l->report);
+        cancel_done(&l->cancel);
         return give_up(l, "cannot fork");
     }
     supervise_watch(l->supervisor, l->report);
@@ -220,6 +228,8 @@ static void end_checkpoint(struct life *l)
     while (waitpid(l->worker, NULL, 0) < 0 && errno == EINTR)
         continue;
     l->worker = 0;
+    l->let_go_at = 0;
+    cancel_done(&l->cancel);
     l->stopped = l->o->stop && r.rc == RC_OK;
     if (r.rc == RC_CONFLICT && !is_late(l))
         return try_again(l, &r);
@@ -270,9 +280,23 @@ static bool is_due(struct life *l)
     return l->next && clock_now() >= l->next && (!l->pager || pager_ended(l->pager));
 }
 
+/* With CRIU at work that takes until it is done; with one that hangs it would never be. */
+static void on_asked_to_end(void *arg)
+{
+    struct life *l = arg;
+    if (!l->worker || l->let_go_at)
+        return;
+    l->let_go_at = clock_now() + PATIENCE_NS;
+    set_tick(l);
+}
+
 static void on_tick(void *arg)
 {
     struct life *l = arg;
+    if (l->let_go_at && clock_now() >= l->let_go_at) {
+        l->let_go_at = 0;
+        cancel_ask(&l->cancel);
+    }
     if (!l->worker && is_due(l))
         return start_checkpoint(l);
     if (l->again_at) {
@@ -306,8 +330,11 @@ static void on_tick(void *arg)
 /* `config` says what the box shares with us; what belongs to the streams is filled in here. */
 static enum rc make_box(struct life *l, struct box_config config, struct err *err)
 {
-    struct supervise_hooks hooks = {
-        .output = on_output, .readable = on_readable, .tick = on_tick, .arg = l};
+    struct supervise_hooks hooks = {.output = on_output,
+                                    .readable = on_readable,
+                                    .asked_to_end = on_asked_to_end,
+                                    .tick = on_tick,
+                                    .arg = l};
     enum rc rc = supervise_new(config.tty, &hooks, &l->supervisor, err);
     if (rc)
         return rc;
@@ -499,7 +526,7 @@ static enum rc try_restore(struct life *l, bool *out_done, struct err *err)
         return RC_OK;
     }
     drop_box(l);
-    if (!l->o->argv || l->o->no_fallback) {
+    if (!l->o->argv || l->o->no_fallback || rc == RC_CANCELLED) {
         if (err)
             *err = why;
         return rc;
@@ -595,7 +622,7 @@ static struct life_end conclude(const struct life *l, int status, bool stopped, 
 enum rc life_run(const struct engine *e, const struct life_options *o, struct life_end *out,
                  bool *out_exec, struct err *err)
 {
-    struct life l = {.engine = e, .o = o, .appdir = -1, .report = -1};
+    struct life l = {.engine = e, .o = o, .appdir = -1, .report = -1, .cancel = CANCEL_INIT};
     int status = 0;
     *out_exec = false;
     if (o->stop && o->argv && o->id && !o->cold && is_there(&l, NULL)) {

@@ -59,6 +59,7 @@ struct life_end {
 
 /* Live it to its end.
  * errors  RC_NOT_FOUND, RC_DENIED (the command cannot be executed: cold start only; *out_exec is
- *         true), and those of a restore without fallback */
+ *         true), RC_CANCELLED (while it was restored, by the engine's `cancel`), and those of a
+ *         restore without fallback */
 enum rc life_run(const struct engine *e, const struct life_options *o, struct life_end *out,
                  bool *out_exec, struct err *err);

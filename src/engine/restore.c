@@ -56,6 +56,7 @@
 
 #define LOG_NAME "restore.log"
 #define END_PATIENCE_NS (60 * CLOCK_S) /* for killed processes: a GPU's driver takes its time */
+#define INTERRUPT_S 5                  /* after a signal, for what does not look whether one came */
 
 /* The page images, verified while CRIU works. */
 struct verification {
@@ -320,7 +321,8 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
                           .enter_arg = &r->join,
                           .pass_fds = pass,
                           .n_pass = n,
-                          .deadline = deadline};
+                          .deadline = deadline,
+                          .cancel = r->engine->cancel};
     if (r->req->place) {
         l.enter = place_enter;
         l.enter_arg = (void *)(uintptr_t)r->req->place;
@@ -514,7 +516,7 @@ static enum rc run_criu(void *ctx, uint64_t deadline, struct err *err)
     start_verification(r);
     enum rc rc = cr_restore(r->session, &opts, &hooks, deadline, &r->pid, err);
     watch_stop(w);
-    if (rc && !r->req->box)
+    if (rc == RC_CANCELLED || (rc && !r->req->box))
         kill_tree(r); /* what CRIU has left half made must not go on when CRIU ends */
     struct err damage = ERR_INIT;
     enum rc bad = finish_verification(r, &damage);
@@ -636,14 +638,22 @@ enum rc engine_restore(const struct engine *e, const struct engine_restore_reque
     struct engine_outcome o = {.master = -1};
     uint64_t limit = req->timeout_ns ? req->timeout_ns : ENGINE_TIMEOUT_NS;
     uint64_t deadline = limit == ENGINE_NO_TIMEOUT ? 0 : clock_now() + limit;
+    if (e->cancel && e->by_signal)
+        cancel_arm(e->cancel, INTERRUPT_S);
     enum rc rc = steps_run(steps, ARRAY_LEN(steps), &r, deadline, NULL, &o.timings, err);
     o.mode = r.mode;
+    if (!rc && cancel_asked(e->cancel)) {
+        rc = cancel_error(e->cancel, err);
+        kill_tree(&r);
+    }
     if (rc) {
         end_tree(&r);
         copy_log(&r);
     }
     o.pager = rc ? NULL : STEAL(r.pager);
     clean_up(&r);
+    if (e->cancel && e->by_signal)
+        cancel_disarm(e->cancel);
     if (rc) {
         fd_closep(&r.master);
         return rc;

@@ -352,6 +352,8 @@ static void on_signals(struct supervisor *s, struct box *b)
             follow_window(s);
         else
             send_signal(b, sig, is_from_terminal(&si));
+        if ((sig == SIGTERM || sig == SIGINT || sig == SIGQUIT) && s->hooks.asked_to_end)
+            s->hooks.asked_to_end(s->hooks.arg);
     }
 }
 

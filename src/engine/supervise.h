@@ -27,6 +27,8 @@ struct supervise_hooks {
     void (*output)(void *arg, int stream, const char *data, size_t len);
     /* `fd` given to supervise_watch() is readable. */
     void (*readable)(void *arg, int fd);
+    /* SIGTERM, SIGINT or SIGQUIT has been passed on; may be NULL. */
+    void (*asked_to_end)(void *arg);
     /* At least every `tick_ms`, if that is not 0. */
     void (*tick)(void *arg);
     void *arg;

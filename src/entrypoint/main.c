@@ -149,11 +149,11 @@ static enum rc prepare(void *arg, struct err *err)
 }
 
 static enum rc restore(const struct settings *s, const char *criu, struct store_entry *entry,
-                       struct engine_outcome *out, struct err *err)
+                       struct cancel *cancel, struct engine_outcome *out, struct err *err)
 {
     char hostname[256] = "";
     (void)gethostname(hostname, sizeof(hostname) - 1);
-    struct engine engine = {.criu = criu, .warn = on_warning};
+    struct engine engine = {.criu = criu, .warn = on_warning, .cancel = cancel, .by_signal = true};
     struct engine_restore_request req = {.entry = entry,
                                          .prepare = prepare,
                                          .streams = {0, 1, 2},
@@ -284,9 +284,17 @@ int main(int argc, char **argv)
         give_up(&s, &err, argc - 1, argv + 1);
 
     struct engine_outcome outcome = {.pager = NULL, .master = -1};
+    CLEANUP(cancel_done) struct cancel cancel = CANCEL_INIT;
     uint64_t begun = clock_now();
+    rc = cancel_init(&cancel, &err);
+    if (rc)
+        give_up(&s, &err, argc - 1, argv + 1);
     log_info("Restoring checkpoint", "path", store_entry_path(entry), NULL);
-    rc = restore(&s, criu, entry, &outcome, &err);
+    rc = restore(&s, criu, entry, &cancel, &outcome, &err);
+    if (rc == RC_CANCELLED && cancel.signal) {
+        log_info("Ended by a signal before anything was restored", "reason", err.msg, NULL);
+        return 128 + cancel.signal;
+    }
     if (rc)
         give_up(&s, &err, argc - 1, argv + 1);
     say_restored(outcome.pid, begun);

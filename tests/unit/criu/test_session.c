@@ -8,10 +8,12 @@
 #include "harness/test.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* A program in CRIU's place: python speaks to the socket whose number is its second argument. */
@@ -159,6 +161,159 @@ TEST(a_hook_after_the_dump_may_outlast_the_deadline)
     uint64_t deadline = clock_now() + 3 * CLOCK_S;
     struct cr_hooks hooks = {.event = on_slow_event, .arg = &deadline};
     CHECK_OK(cr_dump(s, &opts, &hooks, deadline, &err));
+}
+
+/* ---- given up, or left behind ---- */
+
+static bool is_state(const char *pid, const char *state)
+{
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    CLEANUP(mem_freep) char *path = mem_asprintf("/proc/%s/stat", pid);
+    enum rc rc = fs_read_file(AT_FDCWD, path, 512, &text, NULL);
+    return rc == RC_OK && strstr(buf_str(&text), state);
+}
+
+/* Give up once the peer, which has written its PID into a file, stands. */
+static void give_up_when_it_stands(const struct cancel *c)
+{
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/pid", test_dir());
+    for (bool stands = false; !stands; (void)usleep(10000)) {
+        CLEANUP(buf_done) struct buf pid = BUF_INIT;
+        stands = fs_read_file(AT_FDCWD, path, 16, &pid, NULL) == RC_OK &&
+                 is_state(buf_str(&pid), ") T ");
+    }
+    cancel_ask(c);
+}
+
+/* A dump that somebody gives up: before it is asked for, or when the peer `stands`.
+ * peer  what it does before it asks whether it may go on, and then leaves a file that says whether
+ *       it may */
+/* NOLINTNEXTLINE(readability-non-const-parameter): the hook writes it */
+static enum rc give_up_on(const char *peer, bool stands, unsigned *seen, struct err *err)
+{
+    struct err ignored = ERR_INIT;
+    CLEANUP(cancel_done) struct cancel c = CANCEL_INIT;
+    CLEANUP(cr_session_freep) struct cr_session *s = NULL;
+    CLEANUP(mem_freep)
+    char *body = mem_asprintf("import signal\n"
+                              "s.recv(9999)\n"
+                              "%s\n"
+                              "s.send(bytes([8, 6, 16, 1, 42, 11, 10, 9]) + b'post-dump')\n"
+                              "a = s.recv(999)\n"
+                              "open('%s/said', 'w').write('yes' if b'\\x18\\x01' in a else 'no')\n"
+                              "s.send(bytes([8, 1, 16, 0]))",
+                              peer, test_dir());
+    CLEANUP(mem_freep) char *path = make_peer(body);
+    if (access("/usr/bin/python3", X_OK) < 0)
+        test_skip("machine: no python3");
+    CHECK(cancel_init(&c, &ignored) == RC_OK);
+    if (stands && fork() == 0) {
+        give_up_when_it_stands(&c);
+        _exit(0);
+    }
+    if (!stands)
+        cancel_ask(&c);
+    struct cr_launch l = {.criu = path, .cancel = &c, .watched = true};
+    struct cr_opts opts = {.pid = 1, .images_fd = 3, .work_fd = -1, .log_file = "x"};
+    struct cr_hooks hooks = {.event = on_event, .arg = seen};
+    CHECK(cr_session_open(&l, &s, err) == RC_OK);
+    return cr_dump(s, &opts, &hooks, clock_now() + 60 * CLOCK_S, err);
+}
+
+static bool was_said(const char *want)
+{
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/said", test_dir());
+    return fs_read_file(AT_FDCWD, path, 16, &text, NULL) == RC_OK &&
+           strcmp(buf_str(&text), want) == 0;
+}
+
+TEST(who_is_given_up_is_refused_and_heard_out)
+{
+    struct err err = ERR_INIT;
+    unsigned seen = 0;
+    CHECK_RC(give_up_on("", false, &seen, &err), RC_CANCELLED);
+    CHECK_STR(err.msg, "interrupted");
+    CHECK(was_said("no") && seen == 0); /* the hook was not asked */
+}
+
+TEST(who_is_given_up_while_it_stands_is_woken)
+{
+    struct err err = ERR_INIT;
+    unsigned seen = 0;
+    CLEANUP(mem_freep)
+    char *stand = mem_asprintf("open('%s/pid', 'w').write(str(os.getpid()))\n"
+                               "os.kill(os.getpid(), signal.SIGSTOP)",
+                               test_dir());
+    CHECK_RC(give_up_on(stand, true, &seen, &err), RC_CANCELLED);
+    CHECK(was_said("no"));
+}
+
+TEST(who_is_given_up_and_hangs_is_killed)
+{
+    struct err err = ERR_INIT;
+    unsigned seen = 0;
+    uint64_t begun = clock_now();
+    CHECK_RC(give_up_on("time.sleep(1000)", false, &seen, &err), RC_CANCELLED);
+    CHECK(clock_now() - begun < 40 * CLOCK_S && seen == 0);
+}
+
+TEST(who_is_watched_does_not_go_down_with_those_around)
+{
+    struct err err = ERR_INIT;
+    unsigned seen = 0;
+    CHECK_RC(give_up_on("for n in (1, 2, 3, 13, 15): os.kill(os.getpid(), n)", false, &seen, &err),
+             RC_CANCELLED);
+    CHECK(was_said("no"));
+}
+
+/* A program in CRIU's place whose parent is killed; its PID.  It does `what` from then on. */
+static pid_t lose_its_parent(const char *what)
+{
+    int ready[2];
+    char number[16] = "";
+    CLEANUP(mem_freep)
+    char *body = mem_asprintf("os.write(64, b'%%d' %% os.getpid())\n%s", what);
+    CLEANUP(mem_freep) char *path = make_peer(body);
+    if (access("/usr/bin/python3", X_OK) < 0)
+        test_skip("machine: no python3");
+    CHECK(pipe2(ready, O_CLOEXEC) == 0);
+    pid_t parent = fork();
+    CHECK(parent >= 0);
+    if (parent == 0) {
+        struct cr_session *s = NULL;
+        struct cr_launch l = {.criu = path, .pass_fds = &ready[1], .n_pass = 1, .watched = true};
+        _exit(cr_session_open(&l, &s, NULL) == RC_OK && pause() < 0);
+    }
+    CHECK(read(ready[0], number, sizeof(number) - 1) > 0);
+    CHECK(kill(parent, SIGKILL) == 0 && waitpid(parent, NULL, 0) == parent);
+    (void)close(ready[0]);
+    (void)close(ready[1]);
+    return (pid_t)strtol(number, NULL, 10);
+}
+
+static bool goes(pid_t pid)
+{
+    CLEANUP(mem_freep) char *text = mem_asprintf("%d", (int)pid);
+    for (uint64_t end = clock_now() + 40 * CLOCK_S; clock_now() < end; (void)usleep(20000))
+        if (!is_state(text, ") ") || is_state(text, ") Z "))
+            return true;
+    return false;
+}
+
+TEST(whose_parent_is_killed_hears_of_it_and_has_time)
+{
+    CLEANUP(mem_freep)
+    char *what = mem_asprintf("while s.recv(99): pass\n"
+                              "open('%s/said', 'w').write('end')",
+                              test_dir());
+    CHECK(goes(lose_its_parent(what)));
+    CHECK(was_said("end"));
+}
+
+TEST(whose_parent_is_killed_while_it_hangs_is_ended)
+{
+    CHECK(goes(lose_its_parent("time.sleep(1000)")));
 }
 
 TEST(no_program_is_an_error_with_its_name)
