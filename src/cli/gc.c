@@ -62,6 +62,12 @@ static void print_people(const struct gc_values *v, char *const *retired,
     buf_addf(out, ") %sremoved, %" PRIu64 " (", verb, c->kept);
     term_size(c->kept_bytes, out);
     buf_adds(out, ") in use\n");
+    if (c->young)
+        buf_addf(out,
+                 "%" PRIu64
+                 " unfinished, broken off less than %d s ago: left for the next gc, since "
+                 "somebody may just have begun it\n",
+                 c->young, STORE_YOUNG_S);
 }
 
 static void print_json(const struct gc_values *v, char *const *retired,
@@ -78,6 +84,7 @@ static void print_json(const struct gc_values *v, char *const *retired,
     (void)yyjson_mut_obj_add_uint(doc, o, "bytes_removed", c->bytes);
     (void)yyjson_mut_obj_add_uint(doc, o, "packs_kept", c->kept);
     (void)yyjson_mut_obj_add_uint(doc, o, "bytes_kept", c->kept_bytes);
+    (void)yyjson_mut_obj_add_uint(doc, o, "unfinished_left", c->young);
     json_write(doc, out);
     buf_adds(out, "\n");
 }

@@ -94,7 +94,8 @@ enum rc digest_parse(const char *text, size_t len, struct digest *out, struct er
 /* Work shared by the threads: take the next segment, hash it, put its digest in its place. */
 struct work {
     int fd;
-    uint64_t *done;         /* atomic; NULL = nobody wants to know */
+    uint64_t *done; /* atomic; NULL = nobody wants to know */
+    const struct cancel *cancel;
     _Atomic uint64_t limit; /* segments that may be hashed now */
     _Atomic uint64_t next;
     _Atomic bool complete; /* the file has its final length */
@@ -147,6 +148,10 @@ static void *work_thread(void *arg)
     struct work *w = arg;
     CLEANUP(mem_freep) uint8_t *buf = mem_alloc(256 << 10);
     while (!atomic_load(&w->failed)) {
+        if (cancel_asked(w->cancel)) {
+            atomic_store(&w->failed, ECANCELED);
+            break;
+        }
         bool complete = atomic_load(&w->complete);
         uint64_t i = atomic_load(&w->next);
         if (i < atomic_load(&w->limit)) {
@@ -249,11 +254,17 @@ enum rc digest_follow_finish(struct digest_follow *f, uint64_t *out_len, struct 
     return rc;
 }
 
-/* NOLINTNEXTLINE(readability-non-const-parameter): `done` is counted up through the work */
 enum rc digest_file(int fd, unsigned threads, uint64_t *done, uint64_t *out_len, struct digest *out,
                     struct err *err)
 {
-    struct work w = {.fd = fd, .done = done};
+    return digest_file_until(fd, threads, done, NULL, out_len, out, err);
+}
+
+/* NOLINTNEXTLINE(readability-non-const-parameter): `done` is counted up through the work */
+enum rc digest_file_until(int fd, unsigned threads, uint64_t *done, const struct cancel *cancel,
+                          uint64_t *out_len, struct digest *out, struct err *err)
+{
+    struct work w = {.fd = fd, .done = done, .cancel = cancel};
     struct stat st;
     pthread_t extra[THREADS_MAX];
     unsigned n = 0;
@@ -278,6 +289,8 @@ enum rc digest_file(int fd, unsigned threads, uint64_t *done, uint64_t *out_len,
     }
     free(w.digests);
     (void)pthread_mutex_destroy(&w.lock);
+    if (failed == ECANCELED && cancel)
+        return cancel_error(cancel, err);
     errno = failed;
     return failed ? err_sys(err, "read") : RC_OK;
 }

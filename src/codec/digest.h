@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "base/cancel.h"
 #include "base/err.h"
 
 #include <stdbool.h>
@@ -33,6 +34,10 @@ enum rc digest_parse(const char *text, size_t len, struct digest *out, struct er
  * done     counted up by the bytes read, atomically, for a progress display; may be NULL */
 enum rc digest_file(int fd, unsigned threads, uint64_t *done, uint64_t *out_len, struct digest *out,
                     struct err *err);
+
+/* The same, until `cancel` (which may be NULL) is asked.  errors also RC_CANCELLED */
+enum rc digest_file_until(int fd, unsigned threads, uint64_t *done, const struct cancel *cancel,
+                          uint64_t *out_len, struct digest *out, struct err *err);
 
 /* The digest of bytes that come in parts. */
 struct digest_sum;

@@ -29,6 +29,7 @@ struct store_entry {
     struct manifest manifest;    /* of what is in the directory */
     struct store_source *source; /* NULL: the directory is the checkpoint */
 
+    const struct cancel *cancel;
     const struct vault *vault; /* NULL: nothing was brought along */
     struct sealed *sealed;     /* an encrypted one, opened */
     enum rc locked;            /* an encrypted one, why it is not open */
@@ -169,6 +170,33 @@ static enum rc check_sizes(const struct store_entry *e, struct err *err)
     return RC_OK;
 }
 
+static bool has_file(const struct store_entry *e, const char *name)
+{
+    struct stat st;
+    return fstatat(e->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+}
+
+/* What the metadata says is there, also where no manifest vouches for it. */
+static enum rc check_announced(const struct store_entry *e, struct err *err)
+{
+    const struct metadata *m = &e->metadata;
+    const struct {
+        bool announced;
+        const char *name, *other;
+    } files[] = {{m->has_rootfs_diff, "rootfs-diff.tar", NULL},
+                 {m->has_deleted_files, "deleted-files.json", "deleted.files"},
+                 {m->has_shm, "tmpfs-dev-shm.tar", NULL},
+                 {m->packed, MEMORY_NAME, NULL}};
+    if (e->manifest.sealed)
+        return RC_OK; /* they have other names, and its manifest all of them */
+    for (size_t i = 0; i < ARRAY_LEN(files); i++)
+        if (files[i].announced && !has_file(e, files[i].name) &&
+            !(files[i].other && has_file(e, files[i].other)))
+            return err_set(err, RC_CORRUPT,
+                           "'%s' is missing, which " METADATA_NAME " says is there", files[i].name);
+    return RC_OK;
+}
+
 /* CRIU opens images by name: one that nobody vouches for must not be there to be opened. */
 static enum rc check_strangers(const struct store_entry *e, struct err *err)
 {
@@ -268,6 +296,8 @@ enum rc store_entry_unlocked(const struct store_entry *e, struct err *err)
 static enum rc check_files(const struct store_entry *e, struct err *err)
 {
     enum rc rc = check_sizes(e, err);
+    if (!rc)
+        rc = check_announced(e, err);
     return !rc && e->has_manifest ? check_strangers(e, err) : rc;
 }
 
@@ -509,6 +539,11 @@ enum rc store_entry_copy(const struct store_entry *e, const char *name, int dirf
 
 /* ---- verifying ---- */
 
+void store_entry_cancel(struct store_entry *e, const struct cancel *c)
+{
+    e->cancel = c;
+}
+
 enum rc store_entry_recheck(const struct store_entry *e, struct err *err)
 {
     enum rc rc = check_sizes(e, err);
@@ -523,7 +558,7 @@ static enum rc verify_file(const struct store_entry *e, const struct manifest_fi
         return err_sys(err, "open '%s'", f->name);
     struct digest d;
     uint64_t len = 0;
-    enum rc rc = digest_file(fd, threads, done, &len, &d, err);
+    enum rc rc = digest_file_until(fd, threads, done, e->cancel, &len, &d, err);
     if (rc)
         return err_ctx(err, rc, "'%s'", f->name);
     if (len != f->size || !digest_equal(&d, &f->digest))

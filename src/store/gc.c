@@ -206,7 +206,7 @@ static enum rc run(struct store *s, bool dry, char *const *without, struct store
     struct store_collected totals = {0};
     struct marks m = {.store = s, .dry = dry, .without = without, .totals = &totals};
     if (!dry && !s->remote)
-        store_sweep(s);
+        totals.young = store_sweep(s);
     if (!s->remote && faccessat(s->dir, STORE_PACKS, F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
         errno == ENOENT) {
         *out = totals; /* a store of plain checkpoints stays as it is */

@@ -8,6 +8,8 @@
 struct store_collected {
     uint64_t packs, bytes; /* removed */
     uint64_t kept, kept_bytes;
+    uint64_t young; /* what crashed makers have left in the last STORE_YOUNG_S seconds: it stays,
+                       for it may be a maker's that has only just begun */
 };
 
 /* Mark and sweep.  What a deleted checkpoint refers to stays while somebody reads it.  Nothing is

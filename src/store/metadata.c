@@ -3,6 +3,7 @@
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "codec/json.h"
+#include "store/metadata_shape.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -337,7 +338,9 @@ enum rc metadata_parse(const char *text, size_t len, struct metadata *out, struc
     if (rc)
         return rc;
     yyjson_val *root = yyjson_doc_get_root(doc), *chrek = yyjson_obj_get(root, "chrek");
-    rc = read_strings(&m, root, contract_strings, ARRAY_LEN(contract_strings), err);
+    rc = metadata_shape_check(root, err);
+    if (!rc)
+        rc = read_strings(&m, root, contract_strings, ARRAY_LEN(contract_strings), err);
     if (rc)
         return rc;
     rc = read_contract(&m, root, err);

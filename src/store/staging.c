@@ -539,29 +539,33 @@ void store_abortp(struct store_staging **p)
     free(g);
 }
 
-/* Take the lock of a staging directory: its maker is dead if we get it. */
-static void sweep_one(struct store *s, const char *name)
+/* Take the lock of a staging directory: its maker is dead if we get it.  Returns whether it was
+ * left for being young. */
+static bool sweep_one(struct store *s, const char *name)
 {
     CLEANUP(fd_closep) int fd = sys_openat(s->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
-        return;
+        return false;
     /* Between its mkdir and its flock a maker looks dead: leave the very young alone. */
-    if (time(NULL) - st.st_mtime < 10)
-        return;
+    if (time(NULL) - st.st_mtime < STORE_YOUNG_S)
+        return true;
     (void)!fs_remove_tree(s->dir, name, NULL);
+    return false;
 }
 
-void store_sweep(struct store *s)
+size_t store_sweep(struct store *s)
 {
+    size_t young = 0;
     int fd = sys_openat(s->dir, ".", O_RDONLY | O_DIRECTORY, 0);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
     if (!dir) {
         fd_closep(&fd);
-        return;
+        return 0;
     }
     for (const struct dirent *e; (e = readdir(dir));)
         if (identity_is_staging(e->d_name))
-            sweep_one(s, e->d_name);
+            young += sweep_one(s, e->d_name);
     (void)closedir(dir);
+    return young;
 }

@@ -19,6 +19,7 @@
 #pragma once
 
 #include "backend/url.h"
+#include "base/cancel.h"
 #include "base/err.h"
 #include "store/hold.h"
 #include "store/manifest.h"
@@ -118,8 +119,10 @@ enum rc store_commit_copy(struct store_staging *g, bool replace, struct err *err
 /* End: removes the staging directory if it was not published.  NULL is fine. */
 void store_abortp(struct store_staging **p);
 
-/* Remove staging directories whose makers are dead. */
-void store_sweep(struct store *s);
+/* Remove staging directories whose makers are dead.  Returns how many it has left since they are
+ * younger than STORE_YOUNG_S: their makers may not have locked them yet. */
+size_t store_sweep(struct store *s);
+#define STORE_YOUNG_S 10
 
 /* ---- using one ---- */
 
@@ -183,6 +186,10 @@ enum rc store_entry_recheck(const struct store_entry *e, struct err *err);
  * that what is used is what was verified.
  * errors  RC_NOT_FOUND (the manifest has no such file), RC_CORRUPT, RC_NO_SPACE, RC_IO */
 enum rc store_entry_copy(const struct store_entry *e, const char *name, int dirfd, struct err *err);
+
+/* What is verified from now on is given up with RC_CANCELLED once `c` is asked; borrowed, NULL
+ * again when it goes. */
+void store_entry_cancel(struct store_entry *e, const struct cancel *c);
 
 /* Compare bytes with the manifest: all of them (and with STORE_ALL the chunks in packs), or only
  * page images (STORE_BIG) or all but these (STORE_SMALL): they alone may be looked at while CRIU

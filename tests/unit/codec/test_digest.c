@@ -119,3 +119,21 @@ TEST(parts_and_segments_give_the_digests_of_the_whole)
     digest_of_segments(NULL, 0, &got);
     CHECK(digest_equal(&got, &want));
 }
+
+TEST(a_digest_that_is_given_up_is_none)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(cancel_done) struct cancel c = CANCEL_INIT;
+    struct digest d = {{7}};
+    uint64_t len = 77;
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/file", test_dir());
+    CLEANUP(fd_closep) int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    CHECK(fd >= 0 && ftruncate(fd, (off_t)(3 * DIGEST_SEGMENT)) == 0);
+    CHECK_OK(cancel_init(&c, &err));
+    cancel_ask(&c);
+    for (unsigned threads = 1; threads <= 3; threads += 2)
+        CHECK_RC(digest_file_until(fd, threads, NULL, &c, &len, &d, &err), RC_CANCELLED);
+    CHECK(len == 77 && d.bytes[0] == 7);
+    CHECK_OK(digest_file_until(fd, 1, NULL, NULL, &len, &d, &err));
+    CHECK(len == 3 * DIGEST_SEGMENT);
+}

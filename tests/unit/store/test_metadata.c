@@ -124,6 +124,48 @@ TEST(nonsense_is_refused_whole)
     }
 }
 
+TEST(a_member_of_another_kind_is_damage)
+{
+    static const struct {
+        const char *text, *said;
+    } bad[] = {
+        {"[]", "no JSON object"},
+        {"{\"pid\":\"4711\"}", "'pid' is not a number"},
+        {"{\"has_rootfs_diff\":1}", "'has_rootfs_diff' is not true or false"},
+        {"{\"mounts\":{}}", "'mounts' is not a list of objects"},
+        {"{\"mounts\":[7]}", "'mounts' is not a list of objects"},
+        {"{\"masked_paths\":[\"/a\",null]}", "'masked_paths' is not a list of strings"},
+        {"{\"criu_options\":[]}", "'criu_options' is not an object"},
+        {"{\"criu_options\":{\"tcp_close\":\"yes\"}}", "'tcp_close' is not true or false"},
+        {"{\"chrek\":7}", "'chrek' is not an object"},
+        {"{\"chrek\":{\"format\":1,\"generation\":-1}}", "'generation' is not a number that"},
+        {"{\"chrek\":{\"format\":1,\"packed\":\"no\"}}", "'packed' is not true or false"},
+        {"{\"chrek\":{\"format\":1,\"command\":\"ls\"}}", "'command' is not a list of strings"},
+        {"{\"chrek\":{\"format\":1,\"streams\":[1,2,3]}}", "'streams' is not a list of objects"},
+        {"{\"chrek\":{\"format\":1,\"labels\":{\"a\":1}}}", "'labels' is not an object of str"},
+        {"{\"chrek\":{\"format\":1,\"timings_ns\":{\"a\":\"1\"}}}", "'timings_ns' is not an"},
+        {"{\"chrek\":{\"format\":1,\"freeze_ns\":1.5}}", "'freeze_ns' is not a number that"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        struct err err = ERR_INIT;
+        struct metadata m = {.pid = 77};
+        CHECK_RC(metadata_parse(bad[i].text, strlen(bad[i].text), &m, &err), RC_CORRUPT);
+        if (!strstr(err.msg, bad[i].said))
+            test_fail(__FILE__, __LINE__, "%s: %s", bad[i].text, err.msg);
+        CHECK(m.pid == 77); /* untouched */
+    }
+}
+
+TEST(null_is_absence)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(metadata_done) struct metadata m = {0};
+    static const char text[] =
+        "{\"pid\":null,\"mounts\":null,\"criu_options\":null,\"chrek\":null}";
+    CHECK_OK(metadata_parse(text, sizeof(text) - 1, &m, &err));
+    CHECK(!m.ours && m.pid == 0);
+}
+
 TEST(what_is_readable_of_an_encrypted_one_tells_nothing_of_the_program)
 {
     struct err err = ERR_INIT;
