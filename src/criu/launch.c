@@ -33,6 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -56,8 +57,7 @@ static const char *const stage_text[] = {
     [STAGE_ENTER] = "enter the namespaces of the processes",
     [STAGE_CLONE] = "make a process for CRIU",
     [STAGE_SOCKET] = "make a socket for CRIU",
-    [STAGE_DESCRIPTORS] =
-        "give CRIU its descriptors (is the limit of open files, ulimit -n, too low?)",
+    [STAGE_DESCRIPTORS] = "give CRIU its descriptors",
     [STAGE_EXEC] = "execute",
 };
 
@@ -103,6 +103,18 @@ static int place(int fd, int to)
 static int move_up(int fd)
 {
     return fcntl(fd, F_DUPFD_CLOEXEC, FIRST_PASSED + CR_PASS_MAX);
+}
+
+/* CRIU raises it, too, but the numbers of what it is given are above what may be allowed now. */
+static void raise_limit(void)
+{
+    struct rlimit r;
+    rlim_t want = FIRST_PASSED + 4 * CR_PASS_MAX;
+    if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur >= want)
+        return;
+    r.rlim_cur = want;
+    r.rlim_max = r.rlim_max < want ? want : r.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &r);
 }
 
 static int place_descriptors(const struct cr_launch *l, int socket, int output)
@@ -174,6 +186,7 @@ static _Noreturn void become_criu(const struct cr_launch *l, const struct progra
         send_report(bootstrap, STAGE_SOCKET, errno, -1);
         _exit(127);
     }
+    raise_limit();
     int boot = move_up(bootstrap);
     if (boot < 0) {
         send_report(bootstrap, STAGE_DESCRIPTORS, errno, -1);
@@ -181,14 +194,15 @@ static _Noreturn void become_criu(const struct cr_launch *l, const struct progra
     }
     send_report(boot, STAGE_RUNS, 0, sv[0]);
     (void)close(sv[0]);
-    char name[] = "criu", verb[] = "swrk", number[12];
+    char name[] = "criu", verb[] = "swrk", number[12], no_files[] = "--no-default-config";
     (void)snprintf(number, sizeof(number), "%d", SWRK_SOCKET);
     if (place_descriptors(l, sv[1], output) >= 0) {
         /* Everything that is not CRIU's has close-on-exec; the bootstrap socket among it: its end
          * tells our parent that the exec has happened. */
         (void)close_range(3, SWRK_SOCKET - 1, CLOSE_RANGE_CLOEXEC);
         (void)close_range((unsigned)cr_session_fd(l->n_pass), ~0U, CLOSE_RANGE_CLOEXEC);
-        char *argv[] = {name, verb, number, NULL}, *nothing[] = {NULL};
+        /* /etc/criu and ~/.criu are for who runs it by hand. */
+        char *argv[] = {name, no_files, verb, number, NULL}, *nothing[] = {NULL};
         if (l->inside) {
             (void)execve(l->inside, argv, nothing);
         } else {
@@ -255,6 +269,14 @@ static _Noreturn void scout(const struct cr_launch *l, const struct program *pro
     _exit(0);
 }
 
+static enum rc failed_exec(const char *criu, struct err *err)
+{
+    int why = errno;
+    return err_set(err, rc_from_errno(why),
+                   "execute '%.200s': %s; --criu or $CHREK_CRIU names a criu program, 4.2 or newer",
+                   criu, strerrordesc_np(why));
+}
+
 /* Listen until the exec has closed the bootstrap socket, or a stage has failed. */
 static enum rc hear_reports(int bootstrap, const struct cr_launch *l, struct cr_process *p,
                             struct err *err)
@@ -291,7 +313,12 @@ static enum rc hear_reports(int bootstrap, const struct cr_launch *l, struct cr_
         } else if (r.stage != STAGE_RUNS) {
             errno = r.value;
             if (r.stage == STAGE_EXEC)
-                return err_sys(err, "execute '%s'", l->criu);
+                return failed_exec(l->criu, err);
+            if (r.stage == STAGE_DESCRIPTORS &&
+                (errno == EINVAL || errno == EMFILE || errno == EBADF))
+                return err_set(err, RC_IO,
+                               "the limit of open files is too low for CRIU; raise it: ulimit -n "
+                               "1024, or LimitNOFILE= of the unit");
             return err_sys(err, "%s", stage_text[r.stage]);
         }
     }

@@ -37,6 +37,7 @@ struct cr_session {
     struct cr_process process;
     const struct cancel *cancel; /* NULL: nobody gives up, or it is known already */
     bool broken; /* it ended or was ended in the middle: helpers of it may live on */
+    bool spoke;
 };
 
 static const char *const event_names[CR_EVENT_COUNT_] = {
@@ -121,6 +122,17 @@ static enum rc send_message(struct cr_session *s, const Criu__Request *req, stru
     return RC_OK;
 }
 
+/* Who has never said anything may not be a CRIU. */
+static enum rc doubt(const struct cr_session *s, enum rc rc, struct err *err)
+{
+    if (!err || s->spoke)
+        return rc;
+    struct err copy = *err;
+    return err_set(err, rc,
+                   "%.400s; is it a criu program, 4.2 or newer? --criu and $CHREK_CRIU name it",
+                   copy.msg);
+}
+
 /* How CRIU ended, for people. */
 static enum rc ended(struct cr_session *s, struct err *err)
 {
@@ -137,7 +149,7 @@ static enum rc ended(struct cr_session *s, struct err *err)
     else
         rc = err_set(err, RC_IO, "CRIU ended without an answer");
     add_output(s, err, rc);
-    return rc;
+    return info.si_code == CLD_EXITED || !info.si_pid ? doubt(s, rc, err) : rc;
 }
 
 /* Wait until there is something to receive.
@@ -210,6 +222,7 @@ static enum rc receive_message(struct cr_session *s, uint64_t deadline, Criu__Re
         return err_set(err, RC_IO, "a message of CRIU makes no sense");
     *out = r;
     *out_fd = fd_steal(&fd);
+    s->spoke = true;
     return RC_OK;
 }
 
@@ -298,9 +311,10 @@ static enum rc request(struct cr_session *s, int type, Criu__Opts *opts,
     req.opts = opts;
     req.features = type == TYPE_FEATURES ? &features : NULL;
     enum rc rc = send_message(s, &req, err);
-    if (rc)
-        add_output(s, err, rc); /* it had ended before it was asked */
-    else
+    if (rc) { /* it had ended before it was asked */
+        add_output(s, err, rc);
+        rc = doubt(s, rc, err);
+    } else
         rc = converse(s, type, hooks, deadline, out, err);
     if (rc)
         return rc;

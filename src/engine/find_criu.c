@@ -4,10 +4,12 @@
 #include "criu/session.h"
 #include "engine/engine.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define CHECK_NS (30 * CLOCK_S)
@@ -19,7 +21,11 @@ static const char *const fixed[] = {"/usr/local/sbin/criu", "/usr/sbin/criu", "/
 
 static bool usable(const char *path)
 {
-    return access(path, X_OK) == 0;
+    struct stat st;
+    if (stat(path, &st) < 0 || access(path, X_OK) < 0)
+        return false;
+    errno = S_ISREG(st.st_mode) ? 0 : EISDIR;
+    return S_ISREG(st.st_mode);
 }
 
 enum rc engine_find_criu(char **out, struct err *err)
@@ -27,7 +33,11 @@ enum rc engine_find_criu(char **out, struct err *err)
     const char *asked = getenv("CHREK_CRIU");
     if (asked && *asked) {
         if (!usable(asked))
-            return err_sys(err, "$CHREK_CRIU: '%s'", asked);
+            return err_set(
+                err, rc_from_errno(errno),
+                "$CHREK_CRIU names '%s': %s; name a criu program, 4.2 or newer, or leave "
+                "it out",
+                asked, strerrordesc_np(errno));
         *out = mem_strdup(asked);
         return RC_OK;
     }

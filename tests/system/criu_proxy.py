@@ -3,8 +3,7 @@
 
 $PROXY_CRIU is the real program; $PROXY says when to do what, as MESSAGE=ACTION: once CRIU has said
 a message with that text (and chrek has answered) the proxy kills CRIU and ends ("kill"), or hands
-on no more until
-chrek ends ("hang").  That the real one knows CHREK_HIDDEN_FD is looked for in this file.
+on no more until chrek ends ("hang"); or CRIU is killed before chrek gets the message ("die").  That the real one knows CHREK_HIDDEN_FD is looked for in this file.
 """
 
 import array
@@ -17,9 +16,10 @@ import sys
 SIZE = 1 << 20
 
 
-def hand_on(source, to):
+def hand_on(source, to, between=lambda data: None):
     """One message with its descriptors; None at the end."""
     data, extra, _, _ = source.recvmsg(SIZE, socket.CMSG_SPACE(4))
+    between(data)
     fds = array.array("i")
     for _, _, content in extra:
         fds.frombytes(content)
@@ -32,12 +32,19 @@ def hand_on(source, to):
 
 def main():
     text, action = os.environ["PROXY"].split("=")
-    chrek = socket.socket(fileno=int(sys.argv[2]))
+    chrek = socket.socket(fileno=int(sys.argv[-1]))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.set_inheritable(True)
-    criu = subprocess.Popen([os.environ["PROXY_CRIU"], "swrk", str(theirs.fileno())], close_fds=False)
+    criu = subprocess.Popen([os.environ["PROXY_CRIU"], *sys.argv[1:-1], str(theirs.fileno())],
+                            close_fds=False)
     theirs.close()
     met = False
+
+    def die(data):
+        if action == "die" and text.encode() in data:
+            criu.kill()
+            criu.wait()
+
     while True:
         ready, _, _ = select.select([chrek, ours], [], [])
         for source, to in ((ours, chrek), (chrek, ours)):
@@ -46,7 +53,7 @@ def main():
             if met and source is chrek and action == "kill":
                 criu.kill()
                 return
-            data = hand_on(source, to)
+            data = hand_on(source, to, die)
             if data is None:
                 criu.kill()
                 return

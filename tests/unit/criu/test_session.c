@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* A program in CRIU's place: python speaks to the socket whose number is its second argument. */
+/* A program in CRIU's place: python speaks to the socket whose number is its last argument. */
 static char *make_peer(const char *body)
 {
     struct err err = ERR_INIT;
@@ -24,7 +24,7 @@ static char *make_peer(const char *body)
     CLEANUP(mem_freep)
     char *text = mem_asprintf("#!/usr/bin/python3\n"
                               "import os, socket, sys, time\n"
-                              "s = socket.socket(fileno=int(sys.argv[2]))\n"
+                              "s = socket.socket(fileno=int(sys.argv[-1]))\n"
                               "%s\n",
                               body);
     CHECK_OK(fs_write_whole(AT_FDCWD, path, text, strlen(text), 0755, &err));
