@@ -1,6 +1,6 @@
 /* The sequence of a checkpoint.
  *
- *   look      the tree, its standard streams, what cannot be saved
+ *   look      the tree, which nobody else may be saving; its standard streams
  *   examine   what the doctor knows to be impossible
  *   stage     a staging directory in the store
  *   launch    CRIU, in the namespaces of the tree
@@ -33,6 +33,7 @@
 #include "engine/preflight.h"
 #include "engine/registry.h"
 #include "engine/root_changes.h"
+#include "engine/saving.h"
 #include "engine/survivors.h"
 #include "engine/watch.h"
 #include "rootfs/tmpfs.h"
@@ -58,6 +59,7 @@ struct checkpoint {
 
     struct proc_facts *tree;
     size_t n_tree;
+    struct saving *saving; /* our claim on it */
     uint64_t rss_bytes;
     struct metadata meta;
     struct join join;
@@ -148,6 +150,8 @@ static enum rc look_at_tree(struct checkpoint *c, struct err *err)
         c->rss_bytes += c->tree[i].rss_bytes;
     if (!rc && c->tree[0].state == 'Z')
         rc = err_set(err, RC_NOT_FOUND, "process %d has ended", (int)c->req->pid);
+    if (!rc)
+        rc = saving_begin(&c->tree[0], &c->saving, err);
     return rc ? rc : look_for_strays(c, err);
 }
 
@@ -498,6 +502,17 @@ static void disarm(const struct checkpoint *c)
         cancel_disarm(c->engine->cancel);
 }
 
+/* What was read of a tree that CRIU has let go of meanwhile, by its death, is of no moment. */
+static enum rc check_hold(const struct checkpoint *c, struct err *err)
+{
+    struct proc_facts now;
+    for (size_t i = 0; i < c->n_tree; i++)
+        if (c->tree[i].state != 'Z' && proc_facts_read(c->tree[i].pid, &now, NULL) == RC_OK &&
+            now.start == c->tree[i].start && now.state != 'Z' && now.state != 'X' && !now.tracer)
+            return err_set(err, RC_IO, "CRIU has ended while memory was copied");
+    return RC_OK;
+}
+
 static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struct err *err)
 {
     struct checkpoint *c = arg;
@@ -515,6 +530,8 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
         rc = save_shm(c, err);
     if (!rc)
         rc = root_changes_save(c->req->pid, store_staging_fd(c->staging), &c->meta, err);
+    if (!rc)
+        rc = check_hold(c, err);
     if (rc || !c->req->stop)
         return rc;
     if (cancel_asked(c->engine->cancel))
@@ -590,6 +607,11 @@ static enum rc end_dump(struct checkpoint *c, enum rc rc, struct err *err)
     rc = cr_explain_file(store_staging_fd(c->staging), DUMP_LOG_NAME, rc, err);
     if (err)
         why = *err;
+    if (broken && c->req->tcp_established && c->engine->warn)
+        c->engine->warn(
+            c->engine->arg,
+            "CRIU may have left its connections blocked; `iptables -S` and `ip6tables "
+            "-S` show rules with its mark 0xc114, `nft list tables` tables called CRIU-");
     if (broken && survivors_mend(c->survivors, clock_now() + MEND_NS, &left) != RC_OK)
         return err_set(err, rc, "%.300s, and %s", why.msg, left.msg);
     return rc == RC_CANCELLED ? err_set(err, rc, "%.300s, and the program goes on", why.msg) : rc;
@@ -680,6 +702,7 @@ enum rc engine_checkpoint(const struct engine *e, const struct engine_checkpoint
     o.total_bytes = c.meta.total_bytes;
     cr_session_freep(&c.session);
     survivors_freep(&c.survivors);
+    saving_endp(&c.saving);
     capture_freep(&c.capture);
     store_abortp(&c.staging);
     gpus_done(&c.gpus);

@@ -168,14 +168,18 @@ static void look_done(struct look *l)
     free(l->fds);
     free(l->facts.sockets.list);
     free(l->facts.mounts.list);
+    free(l->facts.pipes.list);
+    free(l->facts.fifos.list);
 }
 
-static void note_sockets(struct doctor_ids *ids, const struct fdinfo_list *fds)
+static void note(struct doctor_ids *ids, const struct fdinfo_list *fds, enum fd_kind kind)
 {
     ids->list = mem_realloc(ids->list, (ids->n + fds->n + 1) * sizeof(*ids->list));
-    for (size_t i = 0; i < fds->n; i++)
-        if (fds->list[i].kind == FD_SOCKET)
-            ids->list[ids->n++] = fds->list[i].ino;
+    for (size_t i = 0; i < fds->n; i++) {
+        const struct fdinfo *f = &fds->list[i];
+        if (f->kind == kind && (kind == FD_SOCKET || (f->info.flags & O_ACCMODE) != O_WRONLY))
+            ids->list[ids->n++] = f->ino;
+    }
 }
 
 /* Processes mostly share one mount namespace, which is read once. */
@@ -209,12 +213,16 @@ static enum rc look_at(int proc, const struct task_stat *tree, size_t n, struct 
         l->denied[i] = rc == RC_DENIED;
         if (rc && rc != RC_NOT_FOUND && rc != RC_DENIED)
             return err_ctx(err, rc, "look at process %d (%s)", (int)tree[i].pid, tree[i].name);
-        note_sockets(&l->facts.sockets, &l->fds[i]);
+        note(&l->facts.sockets, &l->fds[i], FD_SOCKET);
+        note(&l->facts.pipes, &l->fds[i], FD_PIPE);
+        note(&l->facts.fifos, &l->fds[i], FD_FIFO);
         if (l->tasks[i] >= 0)
             note_mounts(&l->facts.mounts, l->tasks[i], &last);
     }
     sort_ids(&l->facts.sockets);
     sort_ids(&l->facts.mounts);
+    sort_ids(&l->facts.pipes);
+    sort_ids(&l->facts.fifos);
     return RC_OK;
 }
 
@@ -299,6 +307,7 @@ enum rc doctor_check_process(const struct doctor_process *request, struct doctor
     c.ghost_limit = request->ghost_limit ? request->ghost_limit : ENGINE_GHOST_LIMIT;
     for (size_t i = 0; i < c.n_tree; i++)
         check_one(&c, &look, i);
+    doctor_check_amount(&c, &look.facts);
     doctor_finish(r, from);
     say_all_is_well(&c, from);
     return RC_OK;

@@ -23,7 +23,9 @@ enum doctor_level {
     DOCTOR_LEVEL_COUNT_,
 };
 
-#define DOCTOR_TCP_PENDING "tcp-pending" /* the one finding that passes by itself */
+/* The findings that pass by themselves. */
+#define DOCTOR_TCP_PENDING "tcp-pending"
+#define DOCTOR_BEING_SAVED "being-saved"
 
 const char *doctor_level_name(enum doctor_level level); /* "ok", "warn", "fail" */
 

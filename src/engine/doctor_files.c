@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
+#define PIPES_MAX 1024 /* NR_PIPES_WITH_DATA of CRIU: 4.2 */
+
 static bool starts(const char *text, const char *with)
 {
     return strncmp(text, with, strlen(with)) == 0;
@@ -250,6 +252,32 @@ static void check_one(const struct doctor_case *c, const struct fdinfo *f,
     if (f->kind == FD_SOCKET) {
         check_protocol(c, f);
         check_tcp(c, f, tcp, &facts->sockets);
+    }
+}
+
+static size_t count(const struct doctor_ids *ids)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < ids->n; i++)
+        n += i == 0 || ids->list[i] != ids->list[i - 1];
+    return n;
+}
+
+void doctor_check_amount(const struct doctor_case *c, const struct doctor_tree_facts *facts)
+{
+    const struct {
+        const struct doctor_ids *ids;
+        const char *what;
+    } kinds[] = {{&facts->pipes, "pipes"}, {&facts->fifos, "named pipes"}};
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        size_t n = count(kinds[i].ids);
+        if (n > PIPES_MAX)
+            doctor_add(c->report, DOCTOR_FAIL, "pipes", c->tree[0].pid,
+                       "CRIU has room for 1024 of a whole tree, and cannot be told to have more",
+                       "Start the program with fewer workers or tasks, or let it close pipes that "
+                       "it does not need, before its checkpoint.",
+                       "process %d (%s) and its descendants read from %zu %s", (int)c->tree[0].pid,
+                       c->tree[0].name, n, kinds[i].what);
     }
 }
 

@@ -65,12 +65,17 @@ bool doctor_has_id(const struct doctor_ids *ids, uint64_t id);
 struct doctor_tree_facts {
     struct doctor_ids sockets; /* inodes */
     struct doctor_ids mounts;  /* of all mount namespaces; empty if not known */
+    struct doctor_ids pipes;   /* inodes of those that somebody may read from */
+    struct doctor_ids fifos;   /* the same of those with a name */
 };
 
 void doctor_check_task(const struct doctor_case *c);   /* state, rights, namespaces */
 void doctor_check_memory(const struct doctor_case *c); /* mapped areas */
 void doctor_check_files(const struct doctor_case *c, const struct fdinfo_list *fds,
                         const struct doctor_tree_facts *facts);
+
+/* What CRIU has room for, of a whole tree. */
+void doctor_check_amount(const struct doctor_case *c, const struct doctor_tree_facts *facts);
 
 bool doctor_machine_has_gpu(void);
 /* Ask chrek-gpu what driver and GPUs can do; by the deadline, monotonic ns. */

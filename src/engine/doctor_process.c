@@ -114,11 +114,28 @@ static void tracer_name(const struct doctor_case *c, char *out, size_t cap)
         (void)snprintf(out, cap, " (%s)", t.name);
 }
 
+/* It is started as `criu swrk`, through a loader: its name says nothing. */
+static bool is_criu(const struct doctor_case *c, pid_t pid)
+{
+    static const char verb[] = "\0swrk\0";
+    char path[32];
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    (void)snprintf(path, sizeof(path), "../%d/cmdline", (int)pid);
+    return task_read(c->task, path, &text, NULL) == RC_OK && text.len &&
+           memmem(text.data, text.len, verb, sizeof(verb) - 1);
+}
+
 static void check_traced(const struct doctor_case *c)
 {
     char name[TASK_NAME_MAX + 4];
     if (!c->status->tracer)
         return;
+    if (is_criu(c, c->status->tracer)) {
+        doctor_add(c->report, DOCTOR_FAIL, DOCTOR_BEING_SAVED, c->stat->pid,
+                   "two cannot do that at once", "Wait until that checkpoint is done.",
+                   "%s is just being saved, by CRIU (process %d)", c->who, (int)c->status->tracer);
+        return;
+    }
     tracer_name(c, name, sizeof(name));
     doctor_add(c->report, DOCTOR_FAIL, "traced", c->stat->pid,
                "a process can have only one tracer, and CRIU has to be it",

@@ -127,8 +127,8 @@ struct engine_outcome {
  *
  * errors  RC_EXISTS (id is there and not to be replaced), RC_NOT_FOUND (no such process),
  *         RC_UNSUPPORTED (the tree holds what cannot be saved: which, and what to do), RC_CONFLICT
- *         (the same, but it passes: try again), RC_DENIED, RC_NO_SPACE, RC_TIMEOUT,
- *         RC_CANCELLED, RC_IO */
+ *         (the same, but it passes: try again; or it is just being saved by somebody else),
+ * RC_DENIED, RC_NO_SPACE, RC_TIMEOUT, RC_CANCELLED, RC_IO */
 enum rc engine_checkpoint(const struct engine *e, const struct engine_checkpoint_request *req,
                           struct engine_outcome *out, struct err *err);
 

@@ -54,7 +54,8 @@ enum rc preflight(const struct engine_checkpoint_request *req, struct err *err)
         const struct doctor_finding *f = &report.list[i];
         if (f->level != DOCTOR_FAIL || !lasts(req, f))
             continue;
-        bool passes = strcmp(f->id, DOCTOR_TCP_PENDING) == 0;
+        bool passes =
+            strcmp(f->id, DOCTOR_TCP_PENDING) == 0 || strcmp(f->id, DOCTOR_BEING_SAVED) == 0;
         return err_set(err, passes ? RC_CONFLICT : RC_UNSUPPORTED, "%s: %s%s%s", f->what,
                        f->why ? f->why : "", f->remedy ? "; " : "", f->remedy ? f->remedy : "");
     }

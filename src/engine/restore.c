@@ -640,6 +640,7 @@ enum rc engine_restore(const struct engine *e, const struct engine_restore_reque
     uint64_t deadline = limit == ENGINE_NO_TIMEOUT ? 0 : clock_now() + limit;
     if (e->cancel && e->by_signal)
         cancel_arm(e->cancel, INTERRUPT_S);
+    store_entry_cancel(req->entry, e->cancel);
     enum rc rc = steps_run(steps, ARRAY_LEN(steps), &r, deadline, NULL, &o.timings, err);
     o.mode = r.mode;
     if (!rc && cancel_asked(e->cancel)) {
@@ -652,6 +653,7 @@ enum rc engine_restore(const struct engine *e, const struct engine_restore_reque
     }
     o.pager = rc ? NULL : STEAL(r.pager);
     clean_up(&r);
+    store_entry_cancel(req->entry, NULL);
     if (e->cancel && e->by_signal)
         cancel_disarm(e->cancel);
     if (rc) {

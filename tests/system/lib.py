@@ -96,6 +96,14 @@ class Test:
             assert done.returncode == 0, f"chrek {args} ended with {done.returncode}: {done.stderr}"
         return done
 
+    def limited(self, limit, *args):
+        """Run chrek in a shell that has done something before."""
+        done = subprocess.run(["bash", "-c", f'{limit}; exec "$@"', "-", CHREK, *map(str, args)],
+                              env=self.env, text=True, capture_output=True, timeout=TIMEOUT,
+                              cwd=self.dir, check=False)
+        self.outputs.append((args, done.returncode, done.stdout[-2000:], done.stderr[-2000:]))
+        return done
+
     def start(self, *args, name=None, **kwargs):
         """Start chrek in the background with its output in files."""
         log = self.dir / f"out-{len(self.running)}.txt"

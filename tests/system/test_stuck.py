@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from lib import wait_for
+from lib import census, processes_of, wait_for
 
 # Enough memory that a dump of page images takes a while, and a line for each step of its life.
 COUNTER = """
@@ -48,6 +48,21 @@ class Program:
         self.process.wait()
 
 
+def children(pid):
+    try:
+        return [int(c) for c in
+                pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def is_criu(pid):
+    try:
+        return b"\0swrk\0" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def state(pid):
     try:
         return pathlib.Path("/proc", str(pid), "stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -57,16 +72,7 @@ def state(pid):
 
 def criu_of(parent):
     """The CRIU that is a child of that process, 0 while there is none."""
-    for d in os.listdir("/proc"):
-        try:
-            if not d.isdigit() or b"swrk" not in pathlib.Path("/proc", d, "cmdline").read_bytes():
-                continue
-            stat = pathlib.Path("/proc", d, "stat").read_text().rsplit(")", 1)[1].split()
-            if int(stat[1]) == parent and stat[0] != "Z":
-                return int(d)
-        except OSError:
-            continue
-    return 0
+    return next((c for c in children(parent) if is_criu(c)), 0)
 
 
 def stop_criu_in_a_dump(t, program, *options):
@@ -156,8 +162,7 @@ def test_a_criu_that_dies_in_a_dump_leaves_nothing_in_the_program(t):
     seen = 0
     for n in range(12):
         with Program(t, TREE) as program:
-            tree = [program.pid, *map(int, pathlib.Path(
-                f"/proc/{program.pid}/task/{program.pid}/children").read_text().split())]
+            tree = [program.pid, *children(program.pid)]
             sig = (signal.SIGSEGV, signal.SIGKILL)[n % 2]
             code, said = kill_criu_in_a_dump(t, program, sig, n * 0.002)
             lost = [pid for pid in tree if state(pid) in ("gone", "Z")]
@@ -174,3 +179,162 @@ def test_a_criu_that_dies_in_a_dump_leaves_nothing_in_the_program(t):
                 if pid not in lost:
                     os.kill(pid, signal.SIGKILL)
     assert seen, "no CRIU was killed in time"
+
+
+def test_two_checkpoints_of_one_process_at_once(t):
+    """The second is told who saves it already; of a process below it is said, too."""
+    code = "import os, time\nprint(os.fork(), flush=True)\n" + COUNTER
+    with Program(t, code) as program:
+        child = int(program.log.read_text().split()[0]) or int(program.log.read_text().split()[1])
+        p, criu = stop_criu_in_a_dump(t, program)
+        second = t.chrek("checkpoint", "--id", "y", program.pid, check=False)
+        assert second.returncode == 1, second
+        assert f"is just being saved by process {p.pid}" in second.stderr, second
+        assert "hint: wait until that is done" in second.stderr, second
+        below = t.chrek("checkpoint", "--id", "z", child, check=False)
+        assert below.returncode == 1 and "is just being saved, by CRIU" in below.stderr, below
+        os.kill(criu, signal.SIGCONT)
+        assert p.wait(60) == 0, p.text()
+        t.chrek("checkpoint", "--id", "y", program.pid)
+        os.kill(child, signal.SIGKILL)
+
+
+def test_options_of_other_peoples_criu(t):
+    """~/.criu/default.conf is for who runs criu by hand: it changes nothing for us."""
+    (t.dir / ".criu").mkdir()
+    (t.dir / ".criu/default.conf").write_text("action-script /bin/false\n")
+    with Program(t) as program:
+        done = t.chrek("checkpoint", "--id", "x", program.pid, check=False,
+                       env=dict(t.env, HOME=str(t.dir)))
+        assert done.returncode == 0, done
+
+
+def test_more_pipes_than_criu_has_room_for(t):
+    """doctor and checkpoint know of it before anything is frozen."""
+    code = """
+import os, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, [resource.getrlimit(resource.RLIMIT_NOFILE)[1]] * 2)
+for _ in range(int(os.environ["PIPES"])):
+    os.close(os.pipe()[1])
+""" + COUNTER
+    for pipes, code_of in (("1025", 5), ("1000", 0)):
+        t.env["PIPES"] = pipes
+        with Program(t, code) as program:
+            said = t.chrek("doctor", program.pid, check=False)
+            assert ("read from 1025 pipes" in said.stdout) == (code_of != 0), said
+            done = t.chrek("checkpoint", "--id", f"x{pipes}", program.pid, check=False)
+            assert done.returncode == code_of, done
+            assert code_of == 0 or "1024" in done.stderr and "fewer workers" in done.stderr, done
+
+
+def stop_criu(t, p):
+    """Stop the CRIU that works for a program under test as soon as it is there; its PID, or 0."""
+    def look():
+        found = [pid for pid, line in processes_of(str(t.dir).encode()).items() if b"\0swrk\0" in line]
+        return found or p.poll() is not None
+    found = wait_for("CRIU", look)
+    if found is True:
+        return 0
+    os.kill(found[0], signal.SIGSTOP)
+    return found[0]
+
+
+def test_an_interrupted_restore_leaves_nothing(t):
+    """Ctrl-C and the like while CRIU hangs in a restore: 128 + signal, no program, no cold start."""
+    p = t.run_until_saved("c", "after:0.3", sys.executable, "-c", COUNTER,
+                          options=["--stop", "--format", "plain"])
+    assert p.wait(60) == 0, p.text()
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for command in (("restore", "c"), ("run", "--name", "c", "--", "echo", "begun")):
+            p = t.start(*command)
+            criu = stop_criu(t, p)
+            assert criu, p.text()
+            p.send_signal(sig)
+            assert p.wait(60) == 128 + sig, (p.returncode, p.text())
+            assert f"interrupted by {sig.name}" in p.text() and "begun" not in p.text(), p.text()
+            wait_for("the end of all", lambda: not any(census(t).values()), 30)
+    again = t.start("restore", "c")
+    wait_for("ticks", lambda: "tick" in again.text())
+    t.stop(again)
+
+
+def test_a_box_that_is_asked_to_end_while_its_checkpoint_hangs(t):
+    """SIGTERM to `chrek run`: after some seconds the checkpoint is given up, and the program ends."""
+    python = sys.executable.encode()
+    for _ in range(20):
+        p = t.start("run", "--name", "c", "--ready", "after:0.5", "--format", "plain", "--",
+                    sys.executable, "-c", COUNTER)
+        program = wait_for("the program", lambda: [
+            pid for pid, line in processes_of(str(t.dir).encode()).items() if line.startswith(python)])[0]
+        criu = 0
+        while not t.saved("c") and not (criu and state(program) == "t"):
+            criu = next((c for worker in children(p.pid) for c in children(worker) if is_criu(c)), 0)
+        if criu:
+            os.kill(criu, signal.SIGSTOP)
+            wait_for("a CRIU that stands", lambda c=criu: state(c) in "TZgone")
+        if criu and state(criu) == "T" and state(program) == "t":
+            break
+        t.stop(p, signal.SIGKILL)
+        t.chrek("delete", "c", check=False)
+    else:
+        raise AssertionError("no dump was slow enough")
+    assert t.stop(p) == -signal.SIGTERM, p.text()
+    assert state(criu) == "gone" and not t.saved("c"), p.text()
+
+
+def test_a_criu_that_is_none(t):
+    """Whatever is named in CRIU's place: what is wrong with it, and how to name another."""
+    (t.dir / "text").write_text("no program")
+    (t.dir / "text").chmod(0o755)
+    with Program(t) as program:
+        for criu, code, why in (("/no/such", 3, "No such file"), (str(t.dir), 8, "Permission denied"),
+                                ("/bin/true", 1, " CRIU"),
+                                (str(t.dir / "text"), 1, "Exec format error"),
+                                ("/dev/null", 8, "Permission denied")):
+            for options, env in (((), dict(t.env, CHREK_CRIU=criu)), (("--criu", criu), t.env)):
+                done = t.chrek("checkpoint", "--id", "x", *options, program.pid, check=False, env=env)
+                assert done.returncode == code and why in done.stderr, (criu, options, done)
+                assert "4.2 or newer" in done.stderr.split("hint: ")[1], done
+        program.goes_on()
+
+
+def test_a_low_limit_of_open_files(t):
+    """ulimit -n 64: it works where the limit may be raised, or says what to do."""
+    with Program(t) as program:
+        soft = t.limited("ulimit -Sn 64", "checkpoint", "--id", "soft", program.pid)
+        assert soft.returncode == 0, soft
+        hard = t.limited("ulimit -n 64", "checkpoint", "--id", "hard", program.pid)
+        assert hard.returncode == 0 or (hard.returncode == 1 and "hint: raise it: ulimit -n 1024" in
+                                        hard.stderr), hard
+        program.goes_on()
+
+
+def test_gc_tells_of_what_it_leaves(t):
+    """What a maker that has just been killed has left stays for a while, and gc says so."""
+    with Program(t) as program:
+        t.chrek("checkpoint", "--id", "y", program.pid)
+        p, criu = stop_criu_in_a_dump(t, program)
+        p.kill()
+        p.wait(60)
+        wait_for("CRIU's end", lambda: state(criu) in ("gone", "Z"), 60)
+        left, = t.store.glob("x.tmp-*")
+        os.utime(left, (time.time() + 60,) * 2)  # it stays young
+        done = t.chrek("gc")
+        assert "1 unfinished" in done.stdout and "next gc" in done.stdout, done
+        assert t.json("gc")["unfinished_left"] == 1
+        os.utime(left, (0, 0))
+        assert "unfinished" not in t.chrek("gc").stdout and not left.exists()
+
+
+def test_memory_that_was_copied_of_a_running_program_is_not_stored(t):
+    """--stop, and CRIU dies before memory is copied: no checkpoint, and the program goes on."""
+    env = dict(t.env, **t.between("post-dump", "die"))
+    with Program(t, TREE) as program:
+        for stop in ((), ("--stop",)):
+            done = t.chrek("checkpoint", *stop, "--id", "x", program.pid, check=False, env=env)
+            assert done.returncode == 1 and "CRIU has ended while memory was copied" in done.stderr, done
+            assert not t.saved("x")
+            program.goes_on()
+        for child in children(program.pid):
+            assert "CRIUMFD" not in maps(child)
+            os.kill(child, signal.SIGKILL)
