@@ -33,10 +33,10 @@ struct cr_launch {
      * its folder and an empty environment; whoever may look into it there learns nothing.  NULL:
      * `criu` is executed. */
     const char *inside;
-    const int *pass_fds; /* descriptors that CRIU must have, borrowed */
-    size_t n_pass;       /* at most CR_PASS_MAX */
-    const char *env;     /* "NAME=VALUE" to add to CRIU's environment, or NULL */
-    uint64_t deadline;   /* by when it must run: monotonic ns, 0 = none */
+    const int *pass_fds;         /* descriptors that CRIU must have, borrowed */
+    size_t n_pass;               /* at most CR_PASS_MAX */
+    const char *env;             /* "NAME=VALUE" to add to CRIU's environment, or NULL */
+    uint64_t deadline;           /* by when it must run: monotonic ns, 0 = none */
     const struct cancel *cancel; /* ends conversations early, borrowed for the session; or NULL */
     /* For who dumps: CRIU does not go down with a signal that is sent to everybody around it, and
      * when we are killed ourselves it has some seconds to let the tree go, then is killed, too. */

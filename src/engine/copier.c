@@ -117,9 +117,8 @@ static void *copy_all(void *arg)
         size_t i = __atomic_fetch_add(&r->next, 1, __ATOMIC_RELAXED);
         if (i >= r->copier->n)
             return NULL;
-        enum rc rc = cancel_asked(r->copier->cancel)
-                         ? cancel_error(r->copier->cancel, &err)
-                         : copy(r, &source, &r->copier->list[i], &err);
+        enum rc rc = cancel_asked(r->copier->cancel) ? cancel_error(r->copier->cancel, &err)
+                                                     : copy(r, &source, &r->copier->list[i], &err);
         if (!rc)
             continue;
         __atomic_store_n(&r->next, r->copier->n, __ATOMIC_RELAXED); /* the others may stop */

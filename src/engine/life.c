@@ -16,9 +16,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -120,6 +122,15 @@ static void end_like_the_other(struct life *l)
         box_kill(l->box);
 }
 
+/* It has all that we have, the box's control socket too: were it to live on without us, so would
+ * the box. */
+static void die_with(pid_t parent)
+{
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(1);
+}
+
 static _Noreturn void work(struct life *l, int to)
 {
     struct err err = ERR_INIT;
@@ -166,9 +177,12 @@ static void start_checkpoint(struct life *l)
         return give_up(l, "cannot make a pipe");
     }
     backend_before_fork(store_backend(l->o->store));
+    pid_t self = getpid();
     l->worker = fork();
-    if (l->worker == 0)
+    if (l->worker == 0) {
+        die_with(self);
         work(l, p[1]);
+    }
     (void)close(p[1]);
     l->report = p[0];
     if (l->worker < 0) {

@@ -75,6 +75,12 @@ def criu_of(parent):
     return next((c for c in children(parent) if is_criu(c)), 0)
 
 
+def is_late(t):
+    """Whether CRIU has said, or is about to say, that its images are written."""
+    logs = list(t.store.glob("x.tmp-*/dump.log"))
+    return not logs or b"post-dump" in logs[0].read_bytes()
+
+
 def stop_criu_in_a_dump(t, program, *options):
     """Begin a checkpoint, and stop its CRIU while the program is frozen; chrek and CRIU's PID."""
     for _ in range(50):
@@ -85,7 +91,7 @@ def stop_criu_in_a_dump(t, program, *options):
                 continue
             os.kill(criu, signal.SIGSTOP)
             wait_for("a CRIU that stands", lambda: state(criu) in "TZgone")
-            if state(criu) == "T" and state(program.pid) == "t":
+            if state(criu) == "T" and state(program.pid) == "t" and not is_late(t):
                 return p, criu
             os.kill(criu, signal.SIGCONT)
             break
@@ -258,8 +264,8 @@ def test_an_interrupted_restore_leaves_nothing(t):
     t.stop(again)
 
 
-def test_a_box_that_is_asked_to_end_while_its_checkpoint_hangs(t):
-    """SIGTERM to `chrek run`: after some seconds the checkpoint is given up, and the program ends."""
+def stop_criu_of_a_box(t):
+    """Run a box, and stop the CRIU of its checkpoint while the program is frozen; chrek, CRIU's PID."""
     python = sys.executable.encode()
     for _ in range(20):
         p = t.start("run", "--name", "c", "--ready", "after:0.5", "--format", "plain", "--",
@@ -273,13 +279,25 @@ def test_a_box_that_is_asked_to_end_while_its_checkpoint_hangs(t):
             os.kill(criu, signal.SIGSTOP)
             wait_for("a CRIU that stands", lambda c=criu: state(c) in "TZgone")
         if criu and state(criu) == "T" and state(program) == "t":
-            break
+            return p, criu
         t.stop(p, signal.SIGKILL)
+        wait_for("the end of all", lambda: not any(census(t).values()))
         t.chrek("delete", "c", check=False)
-    else:
-        raise AssertionError("no dump was slow enough")
+    raise AssertionError("no dump was slow enough")
+
+
+def test_a_box_that_is_asked_to_end_while_its_checkpoint_hangs(t):
+    """SIGTERM to `chrek run`: after some seconds the checkpoint is given up, and the program ends."""
+    p, criu = stop_criu_of_a_box(t)
     assert t.stop(p) == -signal.SIGTERM, p.text()
     assert state(criu) == "gone" and not t.saved("c"), p.text()
+
+
+def test_a_box_whose_supervisor_is_killed_while_its_checkpoint_hangs(t):
+    """kill -9 of `chrek run`: worker, CRIU and the box end with it."""
+    p, _ = stop_criu_of_a_box(t)
+    t.stop(p, signal.SIGKILL)
+    wait_for("the end of all", lambda: not processes_of(str(t.dir).encode()))
 
 
 def test_a_criu_that_is_none(t):
