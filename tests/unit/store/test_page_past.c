@@ -5,6 +5,7 @@
 #include "store/pack.h"
 #include "store/page_past.h"
 #include "store/page_reader.h"
+#include "store/page_scan.h"
 #include "store/page_writer.h"
 #include "unit/store/samples.h"
 
@@ -110,7 +111,7 @@ static enum rc compare(const struct history *h, struct err *err)
         rc = page_reader_pages(r, 7, 0, SOME, got, err);
     if (!rc && memcmp(got, h->pages, SOME * MEMORY_PAGE) != 0)
         rc = err_set(err, RC_CONFLICT, "other pages");
-    return rc ? rc : page_reader_verify(r, 2, NULL, err);
+    return rc ? rc : page_scan_verify(r, NULL, err);
 }
 
 static void check(const struct history *h)
