@@ -1,10 +1,11 @@
 /* A process with much memory, for measuring.
  *
- * memhog MEGABYTES STATE-FILE [RATE]: fills memory with mixed content, then counts a heartbeat in the state
- * file (shared mapping) every 0.2 ms.  A request number written there is answered with a checksum of
- * all memory; one with bit 63 with a checksum of 5 % of it, in pieces of 32 KiB all over the place.
- * The longest time between two beats is kept there; set it to 0 to begin anew.  With RATE it writes
- * to so many MB of pages a second, one after another. */
+ * memhog MEGABYTES STATE-FILE [RATE]: fills memory with mixed content, then counts a heartbeat in
+ * the state file (shared mapping) every 0.2 ms.  A request number written there is answered with a
+ * checksum of all memory; one with bit 63 with a checksum of 5 % of it, in pieces of 32 KiB all
+ * over the place; one with bit 62 when it has written to 5 % of it, in pieces of 32 KiB. The
+ * longest time between two beats is kept there; set it to 0 to begin anew.  With RATE it writes to
+ * so many MB of pages a second, one after another. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -34,7 +35,10 @@ static void fill(uint64_t *memory, size_t words)
         x ^= x << 17;
         /* a quarter each: random, small numbers, repeating text, zero */
         size_t kind = (i >> 9) & 3;
-        memory[i] = kind == 0 ? x : kind == 1 ? (x & 0xff) : kind == 2 ? 0x6465646f6320656eU + (i >> 9) : 0;
+        memory[i] = kind == 0   ? x
+                    : kind == 1 ? (x & 0xff)
+                    : kind == 2 ? 0x6465646f6320656eU + (i >> 9)
+                                : 0;
         if (kind == 3 && (i & 511) == 0)
             memory[i] = i; /* no page is all zero: each must be saved */
     }
@@ -61,6 +65,14 @@ static uint64_t sample(const uint64_t *memory, size_t words)
     return sum;
 }
 
+static void change(uint64_t *memory, size_t words, uint64_t request)
+{
+    const size_t page = 4096 / sizeof(*memory);
+    for (size_t i = 7; i < words; i += 160 * page)
+        for (size_t k = 0; k < 8; k++)
+            memory[i + k * page] ^= request;
+}
+
 /* What is due at this time, after a stop at most a tenth of a second's. */
 static void write_pages(uint64_t *memory, size_t pages, uint64_t rate, uint64_t ns)
 {
@@ -80,7 +92,8 @@ int main(int argc, char **argv)
     if (fd < 0 || ftruncate(fd, 4096) < 0)
         return 1;
     struct state *s = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    uint64_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint64_t *memory =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (s == MAP_FAILED || memory == MAP_FAILED)
         return 1;
     fill(memory, bytes / 8);
@@ -93,6 +106,8 @@ int main(int argc, char **argv)
         write_pages(memory, bytes / 4096, rate, t - last);
         if (s->request != s->answer) {
             uint64_t request = s->request;
+            if (request >> 62 & 1)
+                change(memory, bytes / 8, request);
             s->checksum = (request >> 63 ? sample : checksum)(memory, bytes / 8);
             s->answer = request;
             t = now();
