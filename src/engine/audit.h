@@ -4,8 +4,9 @@
  * made up, at paths that the container's owner may have turned into links.  So the tree is looked
  * at once it is whole and stands still: what counts is what the kernel says of it, not what the
  * images say.  It may have nothing that the container's first process could not have: user and
- * group ids, capabilities, filters of system calls, namespaces, mounts, open files.
- * Threads: safe.
+ * group ids, capabilities, filters of system calls, namespaces, mounts, open files.  Of filters
+ * only the number is known: runtimes make another program of the same profile each time, so that
+ * what they are cannot be compared. Threads: safe.
  */
 #pragma once
 
