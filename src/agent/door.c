@@ -97,7 +97,11 @@ static void say(const struct door *d, const struct caller *c, const struct wish 
     const struct door_tools *t = &d->tools;
     const struct cri_container *k = &c->container;
     const struct kube_pod pod = pod_of(k);
+    struct err untold = ERR_INIT;
     metrics_add(t->metrics, rc ? METRIC_RESTORE_FAILED : METRIC_RESTORED, 1);
+    if (report_restore(t->kube, &pod, k->id, w->id, rc ? text : NULL, &untold) != RC_OK)
+        log_warn("restore not noted on the pod", "namespace", k->pod_namespace, "pod", k->pod_name,
+                 "error", untold.msg, NULL);
     report_event(t->kube, &pod, t->settings->node, rc != RC_OK,
                  rc ? "RestoreFailed" : "RestoreSucceeded", text);
     (rc ? log_error : log_info)(rc ? "restore failed" : "restore succeeded", "namespace",

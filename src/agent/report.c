@@ -16,6 +16,7 @@
 #define ATTEMPTS "chrek.io/checkpoint-attempts"
 #define ID "chrek.io/checkpoint-id"
 #define MESSAGE "chrek.io/checkpoint-message"
+#define RESTORE "chrek.io/restore-"
 #define ATTEMPTS_MAX 1000000
 
 static const char *const states[] = {[REPORT_IN_PROGRESS] = "in_progress",
@@ -53,17 +54,38 @@ static void set(yyjson_mut_doc *doc, yyjson_mut_val *o, const char *key, const c
         (void)yyjson_mut_obj_add_null(doc, o, key);
 }
 
-enum rc report_write(struct kube *k, const struct kube_pod *p, const struct report_news *news,
-                     struct err *err)
+/* A patch of the pod; *out: its annotations, to be filled in. */
+static yyjson_mut_doc *patch_of(const struct kube_pod *p, yyjson_mut_val **out)
 {
-    CLEANUP(json_mut_docp) yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
-    CLEANUP(mem_freep) char *path = path_of(p);
-    char attempts[16];
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     yyjson_mut_val *root = yyjson_mut_obj(doc);
     yyjson_mut_doc_set_root(doc, root);
     yyjson_mut_val *meta = yyjson_mut_obj_add_obj(doc, root, "metadata");
     (void)yyjson_mut_obj_add_str(doc, meta, "uid", p->uid); /* another pod's is refused */
-    yyjson_mut_val *o = yyjson_mut_obj_add_obj(doc, meta, "annotations");
+    *out = yyjson_mut_obj_add_obj(doc, meta, "annotations");
+    return doc;
+}
+
+enum rc report_restore(struct kube *k, const struct kube_pod *p, const char *container_id,
+                       const char *id, const char *message, struct err *err)
+{
+    yyjson_mut_val *o = NULL;
+    CLEANUP(json_mut_docp) yyjson_mut_doc *doc = patch_of(p, &o);
+    CLEANUP(mem_freep) char *path = path_of(p);
+    set(doc, o, RESTORE "status", states[message ? REPORT_FAILED : REPORT_COMPLETED]);
+    set(doc, o, RESTORE "container", container_id);
+    set(doc, o, RESTORE "id", id);
+    set(doc, o, RESTORE "message", message);
+    return kube_do(k, KUBE_MERGE_PATCH, path, doc, NULL, err);
+}
+
+enum rc report_write(struct kube *k, const struct kube_pod *p, const struct report_news *news,
+                     struct err *err)
+{
+    yyjson_mut_val *o = NULL;
+    CLEANUP(json_mut_docp) yyjson_mut_doc *doc = patch_of(p, &o);
+    CLEANUP(mem_freep) char *path = path_of(p);
+    char attempts[16];
     (void)snprintf(attempts, sizeof(attempts), "%u", news->attempts);
     set(doc, o, STATUS, states[news->state]);
     set(doc, o, CONTAINER, news->container_id);

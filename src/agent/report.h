@@ -38,6 +38,16 @@ struct report_news {
 enum rc report_write(struct kube *k, const struct kube_pod *p, const struct report_news *news,
                      struct err *err);
 
+/* Say on the pod how a restore for one of its containers has ended:
+ *
+ *   chrek.io/restore-status     completed or failed
+ *   chrek.io/restore-container  the ID of the container
+ *   chrek.io/restore-id         the checkpoint
+ *   chrek.io/restore-message    failed: why
+ * errors  as for report_write(); message: NULL = completed */
+enum rc report_restore(struct kube *k, const struct kube_pod *p, const char *container_id,
+                       const char *id, const char *message, struct err *err);
+
 /* Post an Event; that it cannot be posted is logged, and no failure. */
 void report_event(struct kube *k, const struct kube_pod *p, const char *node, bool warning,
                   const char *reason, const char *message);

@@ -8,6 +8,7 @@ import pathlib
 import re
 import signal
 import socket
+import subprocess
 
 from lib import wait_for
 from node import UNPRIVILEGED
@@ -37,6 +38,7 @@ class Door(Setup):
     def ask(self, name, namespace="default", command=("/bin/tiny", "tick"), env=None, mounts=(), security=None):
         """A container whose command is restore-entrypoint."""
         place = self.node.pod(name, namespace)
+        self.announce(place, labels={})
         self.node.container(
             place, "main", ["/bin/restore-entrypoint", *command],
             env={"DYN_CHECKPOINT_HASH": "abc123", **(env or {})},
@@ -44,11 +46,21 @@ class Door(Setup):
             security=UNPRIVILEGED if security is None else security)
         return place
 
+    def restore_notes(self, pod):
+        """What the pod's annotations say of a restore."""
+        found = self.api.get("pods", pod.namespace, pod.name)["metadata"].get("annotations") or {}
+        return {key[17:]: value for key, value in found.items() if key.startswith("chrek.io/restore-")}
+
     def outcome(self, place):
         """What it says once it runs in one way or the other."""
         return wait_for("an end of the restore", lambda: re.search(
             "Restore operation completed|Falling back", self.node.output(place, "main"))
             and self.node.output(place, "main"))
+
+    def exit_code(self, place):
+        """Of a container that has ended; None while it runs."""
+        state, _ = self.node.status(place.containers["main"])
+        return state.get(7, [0])[0] if state[3][0] == 2 else None
 
     def status_of(self, place):
         """/proc/PID/status of the restored program."""
@@ -86,6 +98,8 @@ def test_without_privileges(t):
             assert status["Uid"].split() == ["1000"] * 4 and status["CapEff"] == "0" * 16, status
             assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2", status
             assert pid != s.node.pid(place.containers["main"])
+        os.kill(s.node.pid(place.containers["main"]), signal.SIGUSR2)  # which is passed on
+        assert wait_for("its end", lambda: s.exit_code(place)) == 23
 
 
 def cold(s, place, reason):
@@ -111,6 +125,7 @@ def test_who_may_not(t):
     """Another namespace has no such checkpoint; what would have more rights than the pod is not let run."""
     with door(t) as s:
         s.start_agent()
+        s.api.create("namespaces", {"metadata": {"name": "other"}})
         s.capture()  # of root with the usual capabilities
         cold(s, s.ask("stranger", namespace="other"), "no checkpoint 'abc123' of a pod in namespace 'other'")
         cold(s, s.ask("nobody"), "it runs as user 0, and this container as user 1000")
@@ -125,6 +140,10 @@ def test_who_may_not(t):
         events = s.events("RestoreFailed")
         assert len(events) == 4 and events[0]["type"] == "Warning", events
         assert len(s.events("RestoreSucceeded")) == 1
+        noted = {pod.name: s.restore_notes(pod) for pod in s.node.pods}
+        assert noted["equal"].keys() == {"status", "id", "container"} and noted["equal"]["status"] == "completed"
+        assert noted["nobody"]["status"] == "failed" and "runAsUser" in noted["nobody"]["message"], noted
+        assert noted["stranger"] == {}, noted
 
 
 def ask_door(path, pidfd):
@@ -203,3 +222,64 @@ def test_an_agent_that_is_killed_restoring(t):
         cold(s, place, "closed the connection")
         assert not pathlib.Path(f"/proc/{criu}").exists()
         assert "Restore operation completed" in s.outcome(s.ask("next"))
+
+
+def test_files_and_read_only_roots(t):
+    """What the workload has changed comes with it, by the pod's own rights; a root that cannot be written is fine."""
+    with door(t) as s:
+        s.start_agent()
+        s.run("source", security=UNPRIVILEGED)
+        root = s.in_container(s.node.pods[-1], "/")
+        pathlib.Path(root, "tmp/mine").write_text("by the workload\n", encoding="utf-8")
+        os.chown(root + "tmp/mine", 1000, 1000)
+        s.announce(s.node.pods[-1])
+        s.wait_status(s.node.pods[-1], "completed")
+        place = s.ask("writable", env={"DYN_RESTORE_MARKER_FILE": "/tmp/marker"})
+        assert "Restore operation completed" in s.outcome(place), s.outcome(place) + s.agent.text()
+        inside = s.in_container(place, "/tmp/")
+        assert pathlib.Path(inside, "mine").read_text(encoding="utf-8") == "by the workload\n"
+        assert pathlib.Path(inside, "marker").read_text(encoding="utf-8") == "restored"
+        cold(s, s.ask("read-only", security={**UNPRIVILEGED, 7: True}), "mine")
+
+
+def test_a_read_only_root(t):
+    """A container whose root file system cannot be written, from one like it."""
+    with door(t) as s:
+        s.start_agent()
+        strict = {**UNPRIVILEGED, 7: True}
+        s.capture(security=strict)
+        place = s.ask("restored", security=strict)
+        assert "Restore operation completed" in s.outcome(place), s.outcome(place) + s.agent.text()
+        pid, status = s.status_of(place)
+        options = pathlib.Path(f"/proc/{pid}/mountinfo").read_text(encoding="utf-8").split("\n")
+        root = next(line.split() for line in options if line and line.split()[4] == "/")
+        assert "ro" in root[5].split(","), root
+        assert status["CapEff"] == "0" * 16, status
+
+
+EVIL = """
+#include <unistd.h>
+__attribute__((constructor)) static void evil(void) { _exit(99); }
+"""
+
+
+def test_a_container_that_lies_in_wait(t):
+    """A library, a configuration and a plugin that the container has prepared are not CRIU's; nor is a link a file."""
+    with door(t) as s:
+        s.start_agent()
+        volume = t.dir / "volume"
+        volume.mkdir()
+        (volume / "log").write_text("from the image\n")
+        s.capture(command=("/bin/tiny", "tick", "/data/log"), mounts=[(volume, "/data")], security={})
+        (t.dir / "evil.c").write_text(EVIL)
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", t.dir / "evil.so", t.dir / "evil.c"], check=True)
+        (t.dir / "preload").write_text("/lib/evil.so\n")
+        (t.dir / "conf").write_text("no-such-option\n")
+        traps = [(t.dir / "evil.so", "/lib/evil.so"), (t.dir / "preload", "/etc/ld.so.preload"),
+                 (t.dir / "conf", "/etc/criu/default.conf"), (t.dir / "evil.so", "/usr/lib/criu/evil.so")]
+        place = s.ask("prepared", mounts=[*traps, (volume, "/data")], security={})
+        assert "Restore operation completed" in s.outcome(place), s.outcome(place) + s.agent.text()
+        (volume / "log").unlink()
+        (volume / "log").symlink_to("/proc/1/root/etc/kept")  # the same content, by another mount
+        place = s.ask("linked", mounts=[(volume, "/data")], security={})
+        cold(s, place, "its file '/etc/kept' is outside of the container")

@@ -2,7 +2,8 @@
  *
  * tiny enter DIR COMMAND...   makes DIR the root of this mount namespace, then becomes COMMAND
  * tiny init COMMAND...        PID 1: starts COMMAND as process 501 in a session of its own, reaps
- * tiny tick                   counts on standard output, tells of SIGUSR1, ends with 23 at SIGUSR2
+ * tiny tick [FILE]            counts on standard output, tells of SIGUSR1, ends with 23 at SIGUSR2;
+ * holds FILE open
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -81,7 +82,9 @@ int main(int argc, char **argv)
         enter(argv[2], argv + 3);
     else if (argc > 2 && strcmp(argv[1], "init") == 0)
         init(argv + 2);
-    else if (argc == 2 && strcmp(argv[1], "tick") == 0)
+    if (argc == 3 && strcmp(argv[1], "tick") == 0)
+        must(open(argv[2], O_RDONLY) >= 0, argv[2]);
+    if (argc > 1 && strcmp(argv[1], "tick") == 0)
         tick();
     return 2;
 }
