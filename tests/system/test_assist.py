@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 
-from lib import wait_for
+from lib import Skip, wait_for
 from node import UNPRIVILEGED
 from test_agent import ENTRYPOINT, LABELS, Setup, last_tick
 
@@ -283,3 +283,36 @@ def test_a_container_that_lies_in_wait(t):
         (volume / "log").symlink_to("/proc/1/root/etc/kept")  # the same content, by another mount
         place = s.ask("linked", mounts=[(volume, "/data")], security={})
         cold(s, place, "its file '/etc/kept' is outside of the container")
+
+
+def hierarchy():
+    """A hierarchy of control groups in which groups can be made: where it is mounted, or Skip."""
+    for line in pathlib.Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        path, kind = line.split()[4], line.split(" - ")[1].split()[0]
+        if kind in ("cgroup", "cgroup2") and "cpuset" not in line and os.access(path, os.W_OK):
+            return pathlib.Path(path)
+    raise Skip("machine: no control groups can be made here")
+
+
+def test_control_groups(t):
+    """The restored program is in the control groups of its container."""
+    group = hierarchy() / t.dir.name
+    with door(t) as s:
+        s.start_agent()
+        s.capture(security=UNPRIVILEGED)
+        s.agent.send_signal(signal.SIGSTOP)  # until the container is where it is to be
+        place = s.ask("restored", env={"CHREK_AGENT_TIMEOUT": "60s"})
+        group.mkdir()
+        try:
+            first = s.node.pid(place.containers["main"])
+            (group / "cgroup.procs").write_text(str(first), encoding="utf-8")
+            s.agent.send_signal(signal.SIGCONT)
+            assert "Restore operation completed" in s.outcome(place), s.outcome(place) + s.agent.text()
+            pid, _ = s.status_of(place)
+            theirs = pathlib.Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8")
+            assert t.dir.name in theirs, theirs
+            assert theirs == pathlib.Path(f"/proc/{first}/cgroup").read_text(encoding="utf-8")
+            os.kill(first, signal.SIGKILL)
+            wait_for("an empty group", lambda: not (group / "cgroup.procs").read_text(encoding="utf-8"))
+        finally:
+            group.rmdir()
