@@ -74,7 +74,7 @@ static const struct {
     const char *name, *mode, *id;
 } ways[WAYS] = {
     [WAY_COLD] = {"cold start", NULL, NULL},
-    [WAY_PLAIN] = {"plain CRIU", "full", "plain"}, /* its own format, read by CRIU itself */
+    [WAY_PLAIN] = {"plain CRIU", "criu", "plain"}, /* its own format, read by CRIU itself */
     [WAY_FULL] = {"full", "full", "packed"},
     [WAY_LAZY] = {"lazy", "lazy", "packed"},
     [WAY_WORKINGSET] = {"workingset", "workingset", "packed"},

@@ -24,10 +24,11 @@
      .offset = offsetof(type, mode_field),                                                         \
      .env = "CHREK_RESTORE_MODE",                                                                  \
      .help = "How memory is brought back: full (all of it before the program runs), workingset "   \
-             "(the program runs at once, what it touched in earlier lives comes first), or lazy "  \
-             "(the program runs at once, what it touches comes first). The first restore in "      \
-             "workingset or lazy records what the program touches. Default: workingset if there "  \
-             "is a record, else full."},                                                           \
+             "(the program runs at once, what it touched in earlier lives comes first), lazy "     \
+             "(the program runs at once, what it touches comes first), or criu (of a plain "       \
+             "checkpoint: as full, but read by CRIU itself, which is slower). The first restore "  \
+             "in workingset or lazy records what the program touches. Default: workingset if "     \
+             "there is a record, else full."},                                                     \
     {                                                                                              \
         .name = "record", .kind = OPT_DURATION, .arg = "TIME",                                     \
         .offset = offsetof(type, record_field),                                                    \

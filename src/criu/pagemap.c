@@ -101,7 +101,8 @@ static bool add_mapping(struct cr_pagemap *p, const struct wire_field *message)
         m.status = f.number == 7 ? (uint32_t)f.value : m.status;
         advice = f.number == 9 ? f.value : advice;
     }
-    if (more < 0 || m.end <= m.start || p->n_mappings == IMAGES_AREAS_MAX ||
+    if (more < 0 || m.end <= m.start || m.start % CR_PAGE || m.end % CR_PAGE ||
+        p->n_mappings == IMAGES_AREAS_MAX ||
         (p->n_mappings && m.start < p->mappings[p->n_mappings - 1].end))
         return false;
     m.forks = !(advice & ((uint64_t)1 << MADV_DONTFORK | (uint64_t)1 << MADV_WIPEONFORK));

@@ -46,9 +46,11 @@ enum engine_mode feed_mode(const struct engine *e, const struct engine_restore_r
     if (mode == ENGINE_DEFAULT)
         mode =
             pages && !gpu && !container && has_record(req->entry) ? ENGINE_WORKINGSET : ENGINE_FULL;
-    if (mode == ENGINE_FULL)
+    if (mode == ENGINE_FULL || (mode == ENGINE_CRIU && !pages))
         return mode;
-    if (!pages)
+    if (mode == ENGINE_CRIU)
+        rc = err_set(&err, RC_UNSUPPORTED, "CRIU cannot read packed memory");
+    else if (!pages)
         rc = err_set(&err, RC_UNSUPPORTED, "its memory is stored in plain format");
     else if (container)
         rc = err_set(&err, RC_UNSUPPORTED, "it is a container with a PID namespace of its own");

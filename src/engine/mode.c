@@ -8,7 +8,8 @@
 static const char *const names[] = {[ENGINE_DEFAULT] = "default",
                                     [ENGINE_FULL] = "full",
                                     [ENGINE_WORKINGSET] = "workingset",
-                                    [ENGINE_LAZY] = "lazy"};
+                                    [ENGINE_LAZY] = "lazy",
+                                    [ENGINE_CRIU] = "criu"};
 
 enum rc mode_parse(const char *text, enum engine_mode *out, struct err *err)
 {
@@ -21,7 +22,8 @@ enum rc mode_parse(const char *text, enum engine_mode *out, struct err *err)
             *out = (enum engine_mode)i;
             return RC_OK;
         }
-    return err_set(err, RC_INVALID, "restore mode '%.32s': want full, workingset or lazy", text);
+    return err_set(err, RC_INVALID, "restore mode '%.32s': want full, workingset, lazy or criu",
+                   text);
 }
 
 const char *mode_name(enum engine_mode mode)

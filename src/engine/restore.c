@@ -4,12 +4,14 @@
  *   verify    the small files against the manifest, before anything reads them
  *   files     what the caller has to prepare, such as the root file system; /dev/shm
  *   identity  the application directory
- *   memory    of a packed checkpoint: verified images for CRIU, and what is left to us
+ *   memory    verified images for CRIU, and what is left to us: of a packed checkpoint, and of a
+ *             plain one with much memory that we can write faster than CRIU
  *   launch    are file locks and ports free, have logs grown; CRIU, in the box; and a pager, if the
  *             program is not to wait for its memory
- *   criu      CRIU restores; at pre-resume, with every task stopped, packed memory is brought in,
- *             or the pager holds what will bring it in; of a plain checkpoint the page images are
- *             verified by a thread meanwhile, and its verdict is awaited: damaged memory never runs
+ *   criu      CRIU restores; at pre-resume, with every task stopped, the memory that is left to us
+ *             is brought in, verified on the way, or the pager holds what will bring it in; page
+ *             images that CRIU reads itself are verified by a thread meanwhile, and its verdict is
+ *             awaited: damaged memory never runs
  *   adopt     the box's init takes the tree over
  *   gpu-restore, gpu-unlock    GPU memory back to the GPU, see engine/gpus.h why only now
  *   notify    the application is told, if it asked
@@ -37,6 +39,8 @@
 #include "engine/locks.h"
 #include "engine/logs.h"
 #include "engine/notify.h"
+#include "engine/plain.h"
+#include "engine/plain_fill.h"
 #include "engine/ports.h"
 #include "engine/view.h"
 #include "engine/watch.h"
@@ -58,7 +62,7 @@
 #define END_PATIENCE_NS (60 * CLOCK_S) /* for killed processes: a GPU's driver takes its time */
 #define INTERRUPT_S 5                  /* after a signal, for what does not look whether one came */
 
-/* The page images, verified while CRIU works. */
+/* The page images that CRIU reads, verified while it works. */
 struct verification {
     const struct store_entry *entry;
     pthread_t thread;
@@ -80,8 +84,9 @@ struct restore {
     struct verification verification;
     const struct page_reader *pages; /* NULL: plain format */
     struct view view;
-    struct fill *fill; /* mode full: writes the memory */
-    uint64_t filled;   /* atomic */
+    struct fill *fill;  /* mode full: writes the memory */
+    struct plain plain; /* of a plain checkpoint; without a directory CRIU does all of it */
+    uint64_t filled;    /* atomic */
     enum engine_mode mode;
     struct pager *pager; /* NULL: mode full */
     uint64_t deadline;
@@ -206,8 +211,18 @@ static enum rc memory(void *ctx, uint64_t deadline, struct err *err)
         rc = page_reader_check(r->pages, err);
     if (rc)
         return rc;
-    return r->pages ? view_make(r->req->entry, r->pages, r->mode != ENGINE_FULL, &r->view, err)
-                    : RC_OK;
+    if (r->pages)
+        return view_make(r->req->entry, r->pages, r->mode != ENGINE_FULL, &r->view, err);
+    /* What is in the way, or not worth it, is no failure: CRIU can always do it. */
+    if (r->mode != ENGINE_CRIU && plain_make(r->req->entry, &r->plain, NULL) != RC_OK)
+        r->mode = ENGINE_CRIU;
+    return RC_OK;
+}
+
+/* A directory of copies for CRIU, -1 when it works on the checkpoint's own. */
+static int copies(const struct restore *r)
+{
+    return r->pages ? r->view.dir : r->plain.dir;
 }
 
 /* ---- launch ---- */
@@ -266,7 +281,7 @@ static enum rc look_at_others(struct restore *r, int images, uint64_t deadline, 
     CLEANUP(fd_closep) int root = fd;
     if (!rc)
         rc = locks_check(images, root, err);
-    if (!rc && r->pages) /* the images are a copy */
+    if (!rc && copies(r) >= 0)
         rc = logs_follow(r->engine, images, root, err);
     return rc ? rc : claim_ports(r, images, deadline, err);
 }
@@ -295,14 +310,14 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
 {
     struct restore *r = ctx;
     enum rc rc = make_work_dir(r, err);
-    if (!rc && r->mode != ENGINE_FULL) /* before there are threads: it forks */
+    if (!rc && r->pages && r->mode != ENGINE_FULL) /* before there are threads: it forks */
         rc = feed_start(r->req, r->mode, r->pages, &r->view, r->work, &r->pager, err);
     if (!rc && r->req->box)
         rc = join_open(box_init_pid(r->req->box), &r->join, err);
-    int images = r->view.dir;
-    if (!rc && !r->pages)
+    int images = copies(r);
+    if (!rc && images < 0)
         rc = store_entry_reveal(r->req->entry, "*.img", &images, err);
-    if (!rc && r->req->place && !r->pages)
+    if (!rc && r->req->place && copies(r) < 0)
         rc = shut_in(r, &images, err);
     if (!rc)
         rc = look_at_others(r, images, deadline, err);
@@ -347,7 +362,7 @@ static void start_verification(struct restore *r)
 {
     struct verification *v = &r->verification;
     v->entry = r->req->entry;
-    if (!store_entry_manifest(v->entry))
+    if (copies(r) >= 0 || !store_entry_manifest(v->entry))
         return;
     v->running = pthread_create(&v->thread, NULL, verify_thread, v) == 0;
     if (!v->running)
@@ -391,14 +406,12 @@ static void end_tree(struct restore *r)
         r->engine->warn(r->engine->arg, left.msg);
 }
 
-/* Some process of the PID namespace that the tree is in: a container's is made by CRIU. */
+/* Some process of the PID namespace that the tree is in: without a box CRIU may have made it. */
 static pid_t neighbour_of(const struct restore *r)
 {
     if (r->req->place)
         return r->outer;
-    if (r->meta->container)
-        return r->pid;
-    return r->req->box ? box_init_pid(r->req->box) : getpid();
+    return r->req->box ? box_init_pid(r->req->box) : r->pid;
 }
 
 /* With every task stopped. */
@@ -406,7 +419,9 @@ static enum rc bring_in(struct restore *r, struct err *err)
 {
     if (r->pager)
         return pager_await(r->pager, r->deadline, err);
-    return r->fill ? fill_finish(r->fill, neighbour_of(r), err) : RC_OK;
+    if (r->fill)
+        return fill_finish(r->fill, neighbour_of(r), err);
+    return copies(r) >= 0 ? plain_fill(&r->plain, neighbour_of(r), &r->filled, err) : RC_OK;
 }
 
 /* The root as we see it: the child of CRIU that has this number where CRIU is. */
@@ -453,7 +468,7 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
         rc = bring_in(r, err);
     if (!rc)
         rc = finish_verification(r, err);
-    if (!rc && !r->pages) /* CRIU takes an image that is not there for an empty one */
+    if (!rc && copies(r) < 0) /* CRIU takes an image that is not there for an empty one */
         rc = store_entry_recheck(r->req->entry, err);
     if (!rc)
         rc = ask_place(r, err);
@@ -509,9 +524,10 @@ static enum rc run_criu(void *ctx, uint64_t deadline, struct err *err)
                            .n_inherit = r->inherit.n};
     opts.tcp_close = !opts.tcp_established;
     struct cr_hooks hooks = {.event = on_event, .arg = r};
-    struct watch *w = r->pages && !r->pager ? watch_counter(r->engine, "Restoring memory",
-                                                            &r->filled, r->view.gap_bytes)
-                                            : watch_start(r->engine, "Restoring", r->work, 0);
+    struct watch *w = copies(r) >= 0 && !r->pager
+                          ? watch_counter(r->engine, "Restoring memory", &r->filled,
+                                          r->view.gap_bytes + r->plain.gap_bytes)
+                          : watch_start(r->engine, "Restoring", r->work, 0);
     r->deadline = deadline;
     start_verification(r);
     enum rc rc = cr_restore(r->session, &opts, &hooks, deadline, &r->pid, err);
@@ -615,6 +631,7 @@ static void clean_up(struct restore *r)
     join_done(&r->join);
     ports_done(&r->ports);
     view_done(&r->view);
+    plain_done(&r->plain);
     fd_closep(&r->work);
     fd_closep(&r->images);
     if (r->work_path[0])
@@ -632,6 +649,7 @@ enum rc engine_restore(const struct engine *e, const struct engine_restore_reque
                         .inherit = INHERIT_INIT,
                         .ports = PORTS_INIT,
                         .view = VIEW_INIT,
+                        .plain = PLAIN_INIT,
                         .work = -1,
                         .images = -1,
                         .master = -1};

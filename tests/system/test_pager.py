@@ -162,6 +162,32 @@ def test_damaged_chunk(t):
     ended_well(restore(t, "lazy"))
 
 
+def test_plain(t):
+    """A plain checkpoint is restored whole, by us and by CRIU; a damaged page image by nobody."""
+    checkpoint(t, built(t, "churn.c"), 48, t.dir / "go", options=["--format", "plain"])
+    for mode in ("full", "criu"):
+        ended_well(restore(t, mode))
+    pages = max((t.store / "c").glob("pages-*.img"), key=lambda f: f.stat().st_size)
+    good = pages.read_bytes()
+    for at in (0, len(good) // 2, len(good) - 1):
+        pages.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1:])
+        for mode in ("full", "criu"):
+            p = restore(t, mode)
+            assert p.wait(60) == 125 and "damaged" in p.text(), p.text()
+            assert "ok" not in p.text(), p.text()
+    pages.write_bytes(good)
+    ended_well(restore(t, "full"))
+
+
+def test_criu_reads_no_packs(t):
+    """The mode that is for plain checkpoints only says so."""
+    checkpoint(t, built(t, "churn.c"), 16, t.dir / "go", "rest")
+    p = t.start("restore", "--mode", "criu", "c")
+    (t.dir / "go").touch()
+    ended_well(p)
+    assert "restoring in full, not criu" in p.text(), p.text()
+
+
 def test_no_userfaultfd(t):
     """Where userfaultfd cannot be had the restore is full, and says so."""
     checkpoint(t, built(t, "churn.c"), 16, t.dir / "go", "rest", options=["--format", "plain"])

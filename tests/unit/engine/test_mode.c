@@ -7,11 +7,11 @@ TEST(modes_have_names)
     enum engine_mode mode = ENGINE_LAZY;
     CHECK_OK(mode_parse(NULL, &mode, &err));
     CHECK_INT(mode, ENGINE_DEFAULT);
-    for (enum engine_mode m = ENGINE_FULL; m <= ENGINE_LAZY; m++) {
+    for (enum engine_mode m = ENGINE_FULL; m <= ENGINE_CRIU; m++) {
         CHECK_OK(mode_parse(mode_name(m), &mode, &err));
         CHECK_INT(mode, m);
     }
     CHECK_RC(mode_parse("default", &mode, &err), RC_INVALID);
     CHECK_RC(mode_parse("", &mode, &err), RC_INVALID);
-    CHECK_INT(mode, ENGINE_LAZY);
+    CHECK_INT(mode, ENGINE_CRIU);
 }
