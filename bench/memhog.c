@@ -1,12 +1,15 @@
 /* A process with much memory, for measuring.
  *
- * memhog MEGABYTES STATE-FILE [RATE]: fills memory with mixed content, then counts a heartbeat in
- * the state file (shared mapping) every 0.2 ms.  A request number written there is answered with a
- * checksum of all memory; one with bit 63 with a checksum of 5 % of it, in pieces of 32 KiB all
- * over the place; one with bit 62 when it has written to 5 % of it, in pieces of 32 KiB. The
- * longest time between two beats is kept there; set it to 0 to begin anew.  With RATE it writes to
- * so many MB of pages a second, one after another. */
+ * memhog MEGABYTES STATE-FILE [RATE [huge]]: fills memory with mixed content, then counts a
+ * heartbeat in the state file (shared mapping) every 0.2 ms.  A request number written there is
+ * answered with a checksum of all memory; one with bit 63 with a checksum of 5 % of it, in pieces
+ * of 32 KiB all over the place; one with bit 62 when it has written to 5 % of it, in pieces of
+ * 32 KiB. Each copy of a process that is restored more than once answers, and prints "answer
+ * CHECKSUM". The longest time between two beats is kept there; set it to 0 to begin anew.  With
+ * RATE it writes to so many MB of pages a second, one after another; with `huge` it asks for huge
+ * pages. */
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,9 +87,9 @@ static void write_pages(uint64_t *memory, size_t pages, uint64_t rate, uint64_t 
 
 int main(int argc, char **argv)
 {
-    if (argc != 3 && argc != 4)
+    if (argc < 3 || argc > 5)
         return 2;
-    uint64_t rate = argc == 4 ? strtoull(argv[3], NULL, 10) : 0;
+    uint64_t rate = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
     size_t bytes = (size_t)strtoull(argv[1], NULL, 10) << 20;
     int fd = open(argv[2], O_RDWR | O_CREAT, 0600);
     if (fd < 0 || ftruncate(fd, 4096) < 0)
@@ -96,7 +99,10 @@ int main(int argc, char **argv)
         mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (s == MAP_FAILED || memory == MAP_FAILED)
         return 1;
+    if (argc == 5 && madvise(memory, bytes, MADV_HUGEPAGE) < 0)
+        return 1;
     fill(memory, bytes / 8);
+    uint64_t answered = s->answer; /* of this copy's own: others may share the file */
     for (uint64_t last = now();;) {
         struct timespec pause = {0, 200000};
         nanosleep(&pause, NULL);
@@ -104,15 +110,17 @@ int main(int argc, char **argv)
         if (t - last > s->longest_gap_ns)
             s->longest_gap_ns = t - last;
         write_pages(memory, bytes / 4096, rate, t - last);
-        if (s->request != s->answer) {
+        s->beats++;
+        if (s->request != answered) {
             uint64_t request = s->request;
             if (request >> 62 & 1)
                 change(memory, bytes / 8, request);
             s->checksum = (request >> 63 ? sample : checksum)(memory, bytes / 8);
-            s->answer = request;
+            s->answer = answered = request;
+            printf("answer %" PRIu64 "\n", s->checksum);
+            fflush(stdout);
             t = now();
         }
         last = t;
-        s->beats++;
     }
 }
