@@ -42,6 +42,12 @@ static enum rc load_images(struct store_entry *entry, struct cr_images **out, st
     return rc ? rc : cr_images_load(dir, pages ? &source : NULL, out, err);
 }
 
+/* NULL: there is none, or none that could be used. */
+static const struct workingset *find_record(const struct store_entry *entry, struct workingset *w)
+{
+    return store_entry_workingset(entry, w, NULL) == RC_OK ? w : NULL;
+}
+
 enum rc inspect_entry_json(struct store_entry *entry, yyjson_mut_doc *doc, yyjson_mut_val *object,
                            struct err *err)
 {
@@ -52,10 +58,11 @@ enum rc inspect_entry_json(struct store_entry *entry, yyjson_mut_doc *doc, yyjso
     inspect_json(store_entry_metadata(entry), store_entry_manifest(entry), store_entry_path(entry),
                  doc, object);
     inspect_images_json(images, doc, object);
+    CLEANUP(workingset_done) struct workingset w = WORKINGSET_INIT;
     const struct page_reader *pages = NULL;
     rc = store_entry_pages(entry, &pages, err);
     if (!rc && pages)
-        inspect_memory_json(page_reader_memory(pages), doc, object);
+        inspect_memory_json(page_reader_memory(pages), find_record(entry, &w), doc, object);
     return rc;
 }
 
@@ -80,10 +87,11 @@ static enum rc show_people(struct store_entry *entry, struct buf *out, struct er
         return rc;
     inspect_people(store_entry_metadata(entry), store_entry_manifest(entry),
                    store_entry_path(entry), out);
+    CLEANUP(workingset_done) struct workingset w = WORKINGSET_INIT;
     const struct page_reader *pages = NULL;
     rc = store_entry_pages(entry, &pages, err);
     if (!rc && pages)
-        inspect_memory_people(page_reader_memory(pages), out);
+        inspect_memory_people(page_reader_memory(pages), find_record(entry, &w), out);
     inspect_images_people(images, out);
     return rc;
 }

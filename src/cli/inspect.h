@@ -38,6 +38,8 @@ void inspect_images_json(const struct cr_images *images, yyjson_mut_doc *doc,
 enum rc inspect_entry_json(struct store_entry *entry, yyjson_mut_doc *doc, yyjson_mut_val *object,
                            struct err *err);
 
-/* How packed memory is stored: different pages, compression, packs, scatter. */
-void inspect_memory_people(const struct memory *m, struct buf *out);
-void inspect_memory_json(const struct memory *m, yyjson_mut_doc *doc, yyjson_mut_val *object);
+/* How packed memory is stored: different pages, compression, packs, scatter; and the working set
+ * beside it, NULL = none. */
+void inspect_memory_people(const struct memory *m, const struct workingset *w, struct buf *out);
+void inspect_memory_json(const struct memory *m, const struct workingset *w, yyjson_mut_doc *doc,
+                         yyjson_mut_val *object);

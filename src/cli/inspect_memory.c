@@ -16,7 +16,7 @@ static uint64_t percent(uint64_t part, uint64_t whole)
     return whole ? (part * 100 + whole / 2) / whole : 0;
 }
 
-void inspect_memory_people(const struct memory *m, struct buf *out)
+void inspect_memory_people(const struct memory *m, const struct workingset *w, struct buf *out)
 {
     struct memory_totals t = memory_totals(m);
     CLEANUP(buf_done) struct buf bytes = BUF_INIT;
@@ -33,9 +33,16 @@ void inspect_memory_people(const struct memory *m, struct buf *out)
         size_line(out, "others' pages", t.stored - t.different, "  in the same chunks");
     buf_addf(out, "  %-18s %9" PRIu64 "%%  reads of a chunk for each chunk\n", "scatter",
              percent(t.reads, m->n_chunks));
+    if (!w)
+        return;
+    CLEANUP(buf_done) struct buf note = BUF_INIT;
+    buf_addf(&note, "  %" PRIu64 " %% of memory, what a restored program touches first",
+             percent(w->pages, t.pages));
+    size_line(out, "working set", w->pages, buf_str(&note));
 }
 
-void inspect_memory_json(const struct memory *m, yyjson_mut_doc *doc, yyjson_mut_val *object)
+void inspect_memory_json(const struct memory *m, const struct workingset *w, yyjson_mut_doc *doc,
+                         yyjson_mut_val *object)
 {
     struct memory_totals t = memory_totals(m);
     yyjson_mut_val *o = yyjson_mut_obj(doc);
@@ -49,4 +56,6 @@ void inspect_memory_json(const struct memory *m, yyjson_mut_doc *doc, yyjson_mut
     (void)yyjson_mut_obj_add_uint(doc, o, "chunk_bytes", t.bytes);
     (void)yyjson_mut_obj_add_uint(doc, o, "chunk_reads", t.reads);
     (void)yyjson_mut_obj_add_uint(doc, o, "packs", m->n_packs);
+    if (w)
+        (void)yyjson_mut_obj_add_uint(doc, o, "working_set_pages", w->pages);
 }

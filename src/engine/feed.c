@@ -7,7 +7,6 @@
 #include "container/proc_tree.h"
 #include "engine/children.h"
 #include "pager/uffd.h"
-#include "store/workingset.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -27,12 +26,8 @@ static const struct digest *memory_digest(const struct store_entry *e)
 
 static bool has_record(const struct store_entry *e)
 {
-    if (store_entry_must_be_signed(e)) /* a record is signed by nobody */
-        return false;
     CLEANUP(workingset_done) struct workingset w = WORKINGSET_INIT;
-    CLEANUP(fd_closep) int base = open_base(e);
-    const struct digest *d = memory_digest(e);
-    return base >= 0 && d && workingset_open(base, store_entry_id(e), d, &w, NULL) == RC_OK;
+    return store_entry_workingset(e, &w, NULL) == RC_OK;
 }
 
 enum engine_mode feed_mode(const struct engine *e, const struct engine_restore_request *req,

@@ -487,6 +487,20 @@ enum rc store_entry_pages(struct store_entry *e, const struct page_reader **out,
     return RC_OK;
 }
 
+enum rc store_entry_workingset(const struct store_entry *e, struct workingset *out, struct err *err)
+{
+    const struct manifest *m = store_entry_manifest(e);
+    const struct manifest_file *f = m ? manifest_find(m, MEMORY_NAME) : NULL;
+    if (!f)
+        return err_set(err, RC_NOT_FOUND, "its memory is not packed");
+    if (store_entry_must_be_signed(e))
+        return err_set(err, RC_DENIED, "a record is signed by nobody");
+    CLEANUP(fd_closep) int base = sys_openat(e->dir, "..", O_RDONLY | O_DIRECTORY, 0);
+    if (base < 0)
+        return err_sys(err, "open the directory of '%s'", e->id);
+    return workingset_open(base, e->id, &f->digest, out, err);
+}
+
 static enum rc copy_bytes(int from, int to, const char *name, struct err *err)
 {
     CLEANUP(mem_freep) uint8_t *data = mem_alloc(MEMORY_CHUNK);

@@ -26,6 +26,7 @@
 #include "store/metadata.h"
 #include "store/page_reader.h"
 #include "store/vault.h"
+#include "store/workingset.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -170,6 +171,13 @@ const struct manifest *store_entry_manifest(const struct store_entry *e);
  * out     NULL when the checkpoint is plain, with its page images among its files
  * errors  RC_CORRUPT (memory map or packs), RC_UNSUPPORTED, RC_UNAVAILABLE, RC_IO */
 enum rc store_entry_pages(struct store_entry *e, const struct page_reader **out, struct err *err);
+
+/* What earlier restores have recorded beside a checkpoint in packed format (workingset.h).
+ * out     the caller's, workingset_done()
+ * errors  RC_NOT_FOUND (none, or of another memory), RC_DENIED (only what is signed may be used,
+ * and a record is signed by nobody), RC_CORRUPT, RC_UNSUPPORTED, RC_IO */
+enum rc store_entry_workingset(const struct store_entry *e, struct workingset *out,
+                               struct err *err);
 
 /* Files of the checkpoint, verified, to be read by others: in the checkpoint's directory, or where
  * it is encrypted or a signature is required copies in memory that nobody else can change. pattern

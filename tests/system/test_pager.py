@@ -59,9 +59,13 @@ def test_churn(t):
 def test_record(t):
     """A first lazy restore records; then the default is workingset; deleting removes the record."""
     checkpoint(t, built(t, "churn.c"), 48, t.dir / "go", "rest")
+    assert "working_set_pages" not in t.json("inspect", "c")["stored"]
     ended_well(restore(t, "lazy"))
     record = t.store / ".workingset/c"
     assert record.stat().st_size > 10 << 20
+    stored = t.json("inspect", "c")["stored"]
+    assert (10 << 20) / 4096 < stored["working_set_pages"] <= stored["pages"], stored
+    assert "working set" in t.chrek("inspect", "c").stdout
     (t.dir / "go").unlink()
     p = t.start("restore", "--quiet", "c")
     wait_for("a pager", lambda: helpers(p).get("chrek-pager"))
