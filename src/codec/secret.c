@@ -25,6 +25,14 @@ void *secret_alloc(size_t len)
     return p + HEADER;
 }
 
+void secret_inherit(void *p, bool inherit)
+{
+    uint8_t *begin = (uint8_t *)p - HEADER;
+    size_t whole = *(size_t *)(void *)begin;
+    (void)mlock(begin, whole); /* locks are not inherited */
+    (void)madvise(begin, whole, inherit ? MADV_KEEPONFORK : MADV_WIPEONFORK);
+}
+
 void secret_freep(void *ptr_to_ptr)
 {
     void **p = ptr_to_ptr;

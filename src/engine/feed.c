@@ -51,9 +51,6 @@ enum engine_mode feed_mode(const struct engine *e, const struct engine_restore_r
         rc = err_set(&err, RC_UNSUPPORTED, "it is a container with a PID namespace of its own");
     else if (gpu)
         rc = err_set(&err, RC_UNSUPPORTED, "the GPU's driver reads all of its memory at once");
-    else if (page_reader_memory(pages)->sealed) /* keys do not survive a fork, and a record of its
-                                                   pages would lie there in the clear */
-        rc = err_set(&err, RC_UNSUPPORTED, "its memory is encrypted");
     else
         rc = uffd_check(&err);
     if (!rc)
@@ -119,7 +116,10 @@ enum rc feed_start(const struct engine_restore_request *req, enum engine_mode mo
                               .id = store_entry_id(req->entry),
                               .memory = memory_digest(req->entry),
                               .use_record = mode == ENGINE_WORKINGSET,
-                              .no_record = store_entry_must_be_signed(req->entry),
+                              /* Signed by nobody; and of encrypted memory it would lie there in
+                               * the clear. */
+                              .no_record = store_entry_must_be_signed(req->entry) ||
+                                           page_reader_memory(pages)->sealed,
                               .record_ns = req->record_ns,
                               .kill = end_processes,
                               .arg = &victims};

@@ -187,6 +187,7 @@ static _Noreturn void be_guardian(struct serve *s)
     long pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
     if (pid == 0)
         be_pager(s);
+    page_reader_forget(s->o->pages);
     while (pid > 0 && waitpid((pid_t)pid, &status, 0) < 0 && errno == EINTR)
         continue;
     if (pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0)
@@ -223,6 +224,7 @@ enum rc pager_start(const struct pager_options *o, struct pager **out, struct er
     if (guardian == 0)
         be_guardian(&s);
     int error = errno;
+    page_reader_forked(o->pages);
     (void)close(pipes[1]);
     if (guardian < 0) {
         (void)close(pipes[0]);

@@ -10,6 +10,8 @@
  * Both outlive CRIU, and end when all memory is in, or when the restored processes or their
  * starter end.
  *
+ * Of encrypted memory the pager has the keys of the packs; the guardian wipes its own.
+ *
  * Threads: a pager belongs to one thread.  pager_start() forks.
  */
 #pragma once

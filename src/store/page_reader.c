@@ -96,12 +96,27 @@ void page_reader_before_fork(const struct page_reader *r)
 {
     if (r->memory->n_packs > 0)
         backend_before_fork(r->packs[0]->backend);
+    if (r->keys)
+        secret_inherit(r->keys, true);
 }
 
 void page_reader_after_fork(const struct page_reader *r)
 {
     if (r->memory->n_packs > 0)
         backend_after_fork(r->packs[0]->backend);
+    page_reader_forked(r);
+}
+
+void page_reader_forked(const struct page_reader *r)
+{
+    if (r->keys)
+        secret_inherit(r->keys, false);
+}
+
+void page_reader_forget(const struct page_reader *r)
+{
+    if (r->keys)
+        secret_wipe(r->keys, r->memory->n_packs * CIPHER_KEY);
 }
 
 const struct memory *page_reader_memory(const struct page_reader *r)

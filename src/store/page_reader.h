@@ -24,9 +24,14 @@ void page_reader_freep(struct page_reader **p);
 /* Look whether every pack is there, as long as it should be.
  * errors  RC_CORRUPT (which is missing or too short), RC_UNAVAILABLE, RC_IO */
 enum rc page_reader_check(const struct page_reader *r, struct err *err);
-/* See backend_before_fork() and backend_after_fork(). */
+/* As backend_before_fork() and backend_after_fork(): before a fork() whose child will use the
+ * reader, and in that child.  Keys go with it; page_reader_forked() is for the parent, whose next
+ * child has none, and page_reader_forget() for a process that only hands the reader on and wipes
+ * its own. */
 void page_reader_before_fork(const struct page_reader *r);
 void page_reader_after_fork(const struct page_reader *r);
+void page_reader_forked(const struct page_reader *r);
+void page_reader_forget(const struct page_reader *r);
 const struct memory *page_reader_memory(const struct page_reader *r);
 
 /* How the storage is read fast. */

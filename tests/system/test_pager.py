@@ -56,6 +56,23 @@ def test_churn(t):
     ended_well(restore(t, "workingset"))
 
 
+def test_encrypted(t):
+    """Encrypted memory comes in each mode; nothing of it is left beside the checkpoint in the clear."""
+    key = t.dir / "key"
+    t.chrek("key", "generate", key)
+    env = dict(t.env, CHREK_KEY_FILE=str(key))
+    (t.dir / "go").unlink(missing_ok=True)
+    p = t.run_until_saved("c", "log:ready", built(t, "churn.c"), 48, t.dir / "go", options=["--stop"], env=env)
+    assert p.wait(60) == 0, p.text()
+    for mode in MODES:
+        p = restore(t, mode, env=env)
+        if mode != "full":
+            wait_for("a pager", lambda p=p: helpers(p).get("chrek-pager") or p.poll() is not None)
+        ended_well(p)
+        assert "restoring in full" not in p.text(), p.text()
+    assert not (t.store / ".workingset").exists()
+
+
 def test_record(t):
     """A first lazy restore records; then the default is workingset; deleting removes the record."""
     checkpoint(t, built(t, "churn.c"), 48, t.dir / "go", "rest")

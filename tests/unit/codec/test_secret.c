@@ -55,6 +55,30 @@ TEST(a_child_does_not_see_it)
     CHECK_STR(p, "keep it");
 }
 
+TEST(a_child_that_is_to_have_it_has_it_and_its_own_child_has_not)
+{
+    CLEANUP(secret_freep) char *p = secret_alloc(8);
+    memcpy(p, "keep it", 8);
+    secret_inherit(p, true);
+    pid_t pid = fork();
+    if (pid == 0) {
+        int status = 0;
+        bool there = strcmp(p, "keep it") == 0;
+        secret_inherit(p, false);
+        pid_t next = fork();
+        if (next == 0)
+            _exit(p[0] == '\0' ? 0 : 1);
+        _exit(there && waitpid(next, &status, 0) == next && status == 0 ? 0 : 1);
+    }
+    int status = 0;
+    secret_inherit(p, false);
+    char flags[256];
+    flags_of(p, flags);
+    CHECK(strstr(flags, " wf"));
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+    CHECK_STR(p, "keep it");
+}
+
 TEST(wiping_leaves_zeros)
 {
     char text[16] = "hush";
