@@ -355,6 +355,17 @@ static void take_keepers(struct capture *c, const struct proc_facts *tasks, size
         drop_keepers(c);
 }
 
+void capture_forget(struct capture *c, pid_t in_namespace)
+{
+    CLEANUP(mem_freep) struct proc_facts *tasks = NULL;
+    size_t n = 0;
+    if (c->n_kept || c->mode != MODE_HIDE || proc_in_namespace(in_namespace, &tasks, &n, NULL))
+        return; /* those that were taken end with the capture */
+    free(STEAL(c->kept));
+    take_keepers(c, tasks, n);
+    drop_keepers(c);
+}
+
 /* Whether a child has all of what was hidden in these ranges of a process. */
 static bool is_kept(const struct cr_pagemap *map, const struct cr_hidden *list, size_t n)
 {

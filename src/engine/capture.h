@@ -93,6 +93,9 @@ enum rc capture_ahead(struct capture *c, pid_t root, uint64_t deadline, struct e
 enum rc capture_copy(struct capture *c, pid_t in_namespace, const struct cancel *cancel,
                      struct err *err);
 
+/* A dump has failed, and CRIU has ended: end the keepers that it has left behind. */
+void capture_forget(struct capture *c, pid_t in_namespace);
+
 /* The tree runs again, or is no more: nothing has to be watched. */
 void capture_thawed(struct capture *c);
 

@@ -604,6 +604,8 @@ static enum rc end_dump(struct checkpoint *c, enum rc rc, struct err *err)
     struct err why = ERR_INIT, left = ERR_INIT;
     bool broken = cr_session_broken(c->session);
     cr_session_freep(&c->session);
+    if (c->capture)
+        capture_forget(c->capture, c->req->pid);
     rc = cr_explain_file(store_staging_fd(c->staging), DUMP_LOG_NAME, rc, err);
     if (err)
         why = *err;
