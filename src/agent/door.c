@@ -13,6 +13,7 @@
 #include "codec/name.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
@@ -243,7 +244,7 @@ static enum rc open_socket(struct door *d, struct err *err)
     d->socket = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (d->socket < 0 || bind(d->socket, (struct sockaddr *)&a, sizeof(a)) < 0 ||
         chmod(a.sun_path, 0666) < 0 || listen(d->socket, BACKLOG) < 0 ||
-        rename(a.sun_path, d->path) < 0)
+        sys_rename(AT_FDCWD, a.sun_path, d->path, 0) < 0)
         return err_sys(err, "listen on '%s'", d->path);
     return RC_OK;
 }

@@ -41,7 +41,7 @@
 
 #define FIRST_PASSED 64 /* CRIU's number of pass_fds[0]; above what swrk opens by itself */
 #define SWRK_SOCKET 63
-#define LET_GO_MS 5000 /* for CRIU, whose parent was killed, to let a tree go */
+#define LET_GO_MS 15000 /* for CRIU, whose parent was killed, to let a tree go */
 
 enum stage {
     STAGE_ENTER = 1,
