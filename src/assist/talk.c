@@ -123,11 +123,12 @@ enum rc talk_receive(int sk, uint64_t deadline, struct talk *out, struct err *er
     do
         n = recvmsg(sk, &msg, MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
+    if (n >= 0)
+        take_descriptors(&msg, &t); /* an empty message may bring some, too */
     if (n == 0 || (n < 0 && errno == ECONNRESET))
         return err_set(err, RC_CANCELLED, "the other end has closed the connection");
     if (n < 0)
         return err_sys(err, "receive a message");
-    take_descriptors(&msg, &t);
     if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
         return err_set(err, RC_CORRUPT, "a message is too long");
     rc = json_parse("a message", text, (size_t)n, &t.doc, err);

@@ -356,10 +356,12 @@ static enum rc read_limit(struct audit *a, struct err *err)
     if (!rc)
         rc = ns_read(self, &a->ours, err);
     if (!rc)
-        rc = ns_read(a->place->task, &a->theirs, err);
-    if (!rc)
         rc = task_status_read(a->place->task, &a->limit, err);
-    return rc ? rc : read_label(a->place->task, &a->label, err);
+    if (!rc)
+        rc = read_label(a->place->task, &a->label, err);
+    /* Last: who has gone to a user namespace of its own, where it has every right, does not come
+     * back. */
+    return rc ? rc : ns_read(a->place->task, &a->theirs, err);
 }
 
 static enum rc read_root(struct audit *a, pid_t root, struct err *err)

@@ -102,6 +102,30 @@ TEST(what_is_no_packet_is_refused)
     CHECK(!t.doc && !t.n_fds);
 }
 
+TEST(descriptors_of_an_empty_packet_are_closed)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(line_done) struct line l = line_new();
+    CLEANUP(talk_done) struct talk t = TALK_INIT;
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control = {{0}};
+    struct msghdr msg = {.msg_control = control.space, .msg_controllen = sizeof(control.space)};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof(int));
+    memset(CMSG_DATA(c), 0, sizeof(int)); /* standard input */
+    CHECK(sendmsg(l.a, &msg, 0) == 0);
+    int next = fcntl(l.a, F_DUPFD, 0);
+    (void)close(next);
+    CHECK_RC(talk_receive(l.b, 0, &t, &err), RC_CANCELLED);
+    int after = fcntl(l.a, F_DUPFD, 0);
+    (void)close(after);
+    CHECK_INT(after, next);
+}
+
 TEST(more_descriptors_than_there_may_be_are_refused_and_closed)
 {
     struct err err = ERR_INIT;
