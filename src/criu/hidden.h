@@ -20,11 +20,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The variable's value is the number of the descriptor inside CRIU, then perhaps a word on keepers.
- */
+/* The variable's value is the number of the descriptor inside CRIU, then perhaps this word. */
 #define CR_HIDDEN_VARIABLE "CHREK_HIDDEN_FD"
-#define CR_KEEP_COPY ",copy"
-#define CR_KEEP_SHARE ",share"
+#define CR_HIDDEN_KEEP ",keep"
 
 /* Whether the program at this path knows the variable, and keepers. */
 bool cr_can_hide(const char *criu);

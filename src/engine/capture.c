@@ -49,7 +49,7 @@ struct kept {
 
 struct capture {
     enum mode mode;
-    enum capture_keep keep;
+    bool keep;
     bool outside, plain;
     struct store_staging *into; /* borrowed */
     int staging;                /* its directory */
@@ -94,9 +94,8 @@ static uint64_t buffer_size(const struct capture_options *o)
     uint64_t free_bytes = room_machine() / 4;
     uint64_t budget = o->budget_bytes ? o->budget_bytes : CAPTURE_BUDGET;
     budget = budget < free_bytes ? budget : free_bytes;
-    uint64_t want = o->hold && o->keep == CAPTURE_KEEP_NOTHING
-                        ? o->rss_bytes + o->rss_bytes / 16 + SMALL_BUFFERS
-                        : SMALL_BUFFERS;
+    uint64_t want =
+        o->hold && !o->keep ? o->rss_bytes + o->rss_bytes / 16 + SMALL_BUFFERS : SMALL_BUFFERS;
     return want < budget ? want : budget;
 }
 
@@ -128,7 +127,7 @@ static enum rc open_writer(struct capture *c, const struct capture_options *o, s
     store_free_ids(prefer);
     if (rc)
         return rc;
-    c->hold_pages = o->hold && o->keep == CAPTURE_KEEP_NOTHING;
+    c->hold_pages = o->hold && !o->keep;
     page_writer_hold(c->writer, c->hold_pages);
     return RC_OK;
 }
@@ -156,12 +155,11 @@ enum rc capture_open(const struct capture_options *o, struct capture **out, stru
 
 enum rc capture_launch(struct capture *c, size_t first, struct capture_launch *out, struct err *err)
 {
-    static const char *const keep[] = {"", CR_KEEP_COPY, CR_KEEP_SHARE};
     char config[32];
     struct capture_launch l = {.fds = {c->file, c->socket[0]}};
     if (c->mode == MODE_HIDE) {
         (void)snprintf(c->text, sizeof(c->text), CR_HIDDEN_VARIABLE "=%d%s", cr_session_fd(first),
-                       keep[c->keep]);
+                       c->keep ? CR_HIDDEN_KEEP : "");
         l.n_fds = 1;
         l.env = c->text;
     } else if (c->mode == MODE_LAZY) {
@@ -398,7 +396,7 @@ static enum rc add_hidden(struct capture *c, const struct proc_facts *tasks, siz
         if (!rc)
             rc = cr_pagemap_add(map, runs.list, runs.n, err);
         free(runs.list);
-        if (c->keep == CAPTURE_KEEP_COPY && !is_kept(map, list + i, next - i))
+        if (c->keep && !is_kept(map, list + i, next - i))
             drop_keepers(c);
     }
     return rc;

@@ -31,14 +31,6 @@
 
 struct capture;
 
-/* What a tree is to leave behind, if it can; where it could not, its memory is copied frozen. */
-enum capture_keep {
-    CAPTURE_KEEP_NOTHING,
-    CAPTURE_KEEP_COPY,  /* memory that is copied when the tree writes it; costs as much as it
-                           writes until all is stored */
-    CAPTURE_KEEP_SHARE, /* its memory itself: for a tree that ends now */
-};
-
 struct capture_options {
     struct store *store;
     const char *criu;           /* path of the program */
@@ -48,7 +40,8 @@ struct capture_options {
     const char *parent;         /* the checkpoint that it was restored from, or NULL */
     bool outside;               /* CRIU is not in the tree's PID namespace */
     bool hold;                  /* the tree waits for the copying alone, not for the storing */
-    enum capture_keep keep;
+    bool keep; /* the tree is to leave its memory behind, copied when it writes it; where it could
+                * not, its memory is copied frozen */
     uint64_t rss_bytes;    /* of the tree */
     uint64_t budget_bytes; /* of memory for copies; 0 = CAPTURE_BUDGET, or a quarter of what is free
                               if that is less */

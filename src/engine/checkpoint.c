@@ -313,18 +313,16 @@ static bool may_end_early(const struct checkpoint *c)
 }
 
 /* Whether the tree can leave its memory behind.  What it writes until that is stored takes memory
- * once more, which it must have.  In a PID namespace that ends with the tree nobody is left, and
- * orphans are children of its first process. */
-static enum capture_keep may_keep(const struct checkpoint *c)
+ * once more, which it must have, unless it ends at once.  In a PID namespace that ends with the
+ * tree nobody is left, and orphans are children of its first process. */
+static bool may_keep(const struct checkpoint *c)
 {
     uint64_t room = 0;
     if (!cr_can_keep(c->engine->criu) || c->gpus.n || c->tree[0].inner == 1)
-        return CAPTURE_KEEP_NOTHING;
+        return false;
     if (c->req->stop)
-        return c->early && join_same(c->req->pid, getpid(), "pid") ? CAPTURE_KEEP_SHARE
-                                                                   : CAPTURE_KEEP_NOTHING;
-    return room_of(c->req->pid, &room, NULL) == RC_OK && room > c->rss_bytes ? CAPTURE_KEEP_COPY
-                                                                             : CAPTURE_KEEP_NOTHING;
+        return c->early && join_same(c->req->pid, getpid(), "pid");
+    return room_of(c->req->pid, &room, NULL) == RC_OK && room > c->rss_bytes;
 }
 
 static enum rc stage(void *ctx, uint64_t deadline, struct err *err)

@@ -2,12 +2,14 @@
  * CRIU lets it go.
  *
  * To copy memory takes as long as it takes, and the tree should not stand still
- * for it.  So where CHREK_HIDDEN_FD ends in ",copy" or ",share", each process
+ * for it.  So where CHREK_HIDDEN_FD ends in ",keep", each process
  * of which memory was hidden (pages.c) gets a *keeper*, while CRIU has it
  * stopped and is about to say that it has dumped all ("post-dump"): a process
- * with the same memory, by clone(), copy-on-write or shared, which never runs.
- * The caller takes it over, reads from it when the tree goes on or is no more,
- * and ends it.
+ * with the same memory, by clone(), copied on write, which never runs.  The
+ * memory is not shared, also if the tree is to end: of threads that are killed
+ * the kernel clears the IDs in memory that somebody else has, too.  The caller
+ * takes the keeper over, reads from it when the tree goes on or is no more, and
+ * ends it.
  *
  *   process  --clone-->  middle  --clone, sharing memory-->  keeper
  *
@@ -176,13 +178,23 @@ static int settle(const struct task *middle, pid_t pid)
                : 0;
 }
 
+/* A child of a process has its options; besides, it must not go on, as a second one of that, when
+ * CRIU is killed now. */
+static int ends_with_us(pid_t pid)
+{
+    long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL;
+    return ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)(options | SUSPEND_SECCOMP)) == 0 ||
+           ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)options) == 0;
+}
+
 /* The middle's work, and its end. */
 static pid_t make_keeper(const struct task *process, pid_t middle)
 {
     struct task t = {.pid = middle, .instruction = process->instruction, .regs = process->regs};
     pid_t keeper = 0;
-    int good = is_born(middle) && call(&t, &keeper, SYS_clone, CLONE_VM, 0, 0) > 0 &&
-               is_born(keeper) && settle(&t, keeper) == 0;
+    int good = is_born(middle) && ends_with_us(middle) &&
+               call(&t, &keeper, SYS_clone, CLONE_VM, 0, 0) > 0 && is_born(keeper) &&
+               settle(&t, keeper) == 0;
     if (!good)
         end_task(keeper);
     end_task(middle);
@@ -190,7 +202,7 @@ static pid_t make_keeper(const struct task *process, pid_t middle)
 }
 
 /* With all signals held back, so that none is taken in the middle. */
-static pid_t keep(struct task *t, int shared)
+static pid_t keep(struct task *t)
 {
     uint64_t mask = 0, all = UINT64_MAX;
     long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE;
@@ -203,7 +215,7 @@ static pid_t keep(struct task *t, int shared)
          ptrace(PTRACE_SETOPTIONS, t->pid, NULL, (void *)options) < 0))
         return 0;
     if (ptrace(PTRACE_SETSIGMASK, t->pid, SIGSET_BYTES, &all) == 0) {
-        long inner = call(t, &middle, SYS_clone, shared ? CLONE_VM : 0, 0, 0);
+        long inner = call(t, &middle, SYS_clone, 0, 0, 0);
         if (inner > 0) {
             keeper = make_keeper(t, middle);
             (void)call(t, NULL, SYS_wait4, (uint64_t)inner, 0, __WALL);
@@ -264,7 +276,7 @@ static void end_keepers(void)
     n_keepers = 0;
 }
 
-static void keep_all(int shared)
+static void keep_all(void)
 {
     pid_t *list = NULL;
     int n = find_processes(&list), good = n > 0;
@@ -272,7 +284,7 @@ static void keep_all(int shared)
     maker = getpid();
     for (int i = 0; keepers && good && i < n; i++) {
         struct task t = {.pid = list[i]};
-        pid_t keeper = keep(&t, shared);
+        pid_t keeper = keep(&t);
         good = keeper > 0;
         if (good)
             keepers[n_keepers++] = keeper;
@@ -319,10 +331,9 @@ __attribute__((visibility("default"))) ssize_t write(int fd, const void *data, s
 {
     static int done;
     const char *how = getenv("CHREK_HIDDEN_FD");
-    how = how ? strchr(how, ',') : NULL;
-    if (how && !done && says_dumped(fd, data, len)) {
+    if (how && strstr(how, ",keep") && !done && says_dumped(fd, data, len)) {
         done = 1;
-        keep_all(strcmp(how, ",share") == 0);
+        keep_all();
     }
     return real_write(fd, data, len);
 }
