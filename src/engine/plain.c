@@ -114,7 +114,7 @@ static void keep(struct parting *p, uint64_t address, uint64_t pages)
         last->pages += pages;
         return;
     }
-    if ((p->n_runs & (p->n_runs - 1)) == 0)
+    if (!p->runs || (p->n_runs & (p->n_runs - 1)) == 0)
         p->runs = mem_realloc(p->runs, (p->n_runs ? p->n_runs * 2 : 1) * sizeof(*p->runs));
     p->runs[p->n_runs++] =
         (struct cr_run){.address = address, .pages = pages, .flags = CR_RUN_PRESENT};

@@ -237,10 +237,11 @@ static enum rc compare(const struct plain_image *i, const struct digest *segment
                          i->name);
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): `done` is counted up by the threads */
 enum rc plain_fill(const struct plain *p, pid_t in_namespace, uint64_t *done, struct err *err)
 {
     struct filling f = {.plain = p, .done = done};
-    f.segments = mem_zalloc((p->n_images + 1) * sizeof(*f.segments));
+    f.segments = mem_zalloc((p->n_images + 1) * sizeof(void *));
     for (size_t i = 0; i < p->n_images; i++)
         f.segments[i] = mem_zalloc((p->images[i].pages / SEGMENT_PAGES + 1) * sizeof(**f.segments));
     enum rc rc = work_together(&f, work_on_images, in_namespace, err);
