@@ -395,7 +395,7 @@ def restores_in_a_bare_root(t, compiler, libraries=()):
 
 
 def children(pid):
-    out = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
     return [int(word) for word in out.split()]
 
 
@@ -411,9 +411,12 @@ def test_alpine(t):
 
 def criu_at_work(p):
     """CRIU's PID once it has made the root of the tree, which has CRIU's command line still."""
-    found = [int(pid) for entrypoint in children(p.pid) for pid in
-             pathlib.Path(f"/proc/{entrypoint}/task/{entrypoint}/children").read_text().split()
-             if pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[-3:-2] == [b"swrk"]]
+    try:
+        found = [int(pid) for entrypoint in children(p.pid) for pid in
+                 pathlib.Path(f"/proc/{entrypoint}/task/{entrypoint}/children").read_text().split()
+                 if pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[-3:-2] == [b"swrk"]]
+    except OSError:  # one of them has ended meanwhile
+        return None
     return found[0] if len(found) > 1 else None
 
 
