@@ -91,7 +91,7 @@ static void add_part(struct plain_image *i, struct plain_part part)
         last->pages += part.pages;
         return;
     }
-    if ((i->n_parts & (i->n_parts - 1)) == 0)
+    if (!i->parts || (i->n_parts & (i->n_parts - 1)) == 0)
         i->parts = mem_realloc(i->parts, (i->n_parts ? i->n_parts * 2 : 1) * sizeof(*i->parts));
     i->parts[i->n_parts++] = part;
 }

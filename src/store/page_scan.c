@@ -133,7 +133,7 @@ static void make_groups(struct page_scan *s)
             last->n++;
             continue;
         }
-        if ((s->n_groups & (s->n_groups - 1)) == 0)
+        if (!s->groups || (s->n_groups & (s->n_groups - 1)) == 0)
             s->groups =
                 mem_realloc(s->groups, (s->n_groups ? s->n_groups * 2 : 1) * sizeof(*s->groups));
         s->groups[s->n_groups++] = (struct group){s->pieces[i].chunk, i, 1};
@@ -148,17 +148,18 @@ static void make_runs(struct page_scan *s)
     const struct memory *m = page_reader_memory(s->reader);
     const struct memory_chunk *begin = NULL;
     uint64_t end = 0;
-    s->runs = mem_alloc((s->n_groups + 1) * sizeof(*s->runs));
+    struct run *runs = mem_alloc((s->n_groups + 1) * sizeof(*runs));
+    s->runs = runs;
     for (size_t i = 0; i < s->n_groups; i++) {
         uint32_t number = s->groups[i].chunk;
         const struct memory_chunk *c = &m->chunks[number];
-        struct run *r = s->n_runs ? &s->runs[s->n_runs - 1] : NULL;
-        if (r && begin && begin->pack == c->pack && c->offset >= end &&
-            c->offset - end <= HOLE_MAX && c->offset + c->stored - begin->offset <= s->run_max) {
+        if (begin && begin->pack == c->pack && c->offset >= end && c->offset - end <= HOLE_MAX &&
+            c->offset + c->stored - begin->offset <= s->run_max) {
+            struct run *r = &runs[s->n_runs - 1]; /* that began there */
             r->n++;
             r->order = number < r->order ? number : r->order;
         } else {
-            s->runs[s->n_runs++] = (struct run){i, 1, number};
+            runs[s->n_runs++] = (struct run){i, 1, number};
             begin = c;
         }
         end = c->offset + c->stored;
@@ -304,6 +305,7 @@ static enum rc count_chunk(void *arg, const struct page_piece *pieces, size_t n,
     return RC_OK;
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): `done` is counted up by the threads */
 enum rc page_scan_verify(const struct page_reader *r, uint64_t *done, struct err *err)
 {
     struct count c = {page_reader_memory(r), done};

@@ -37,7 +37,7 @@ static void store_some(struct stored *s)
         s->numbers[i] = i % 5 == 4 ? 0 : i % (SOME / 2) + 1;
     CHECK_OK(sample_write(s->b, 1, s->numbers, SOME, &s->m, &t, &err));
     CHECK_OK(page_reader_open(s->b, NULL, &s->m, &s->r, &err));
-    s->got = mem_zalloc(2 * SOME * MEMORY_PAGE);
+    s->got = mem_zalloc((size_t)2 * SOME * MEMORY_PAGE);
     broken_disarm(s->b);
 }
 
@@ -59,8 +59,8 @@ static enum rc visit(void *arg, const struct page_piece *pieces, size_t n, const
         const struct page_piece *p = &pieces[i];
         CHECK(p->chunk == pieces->chunk && p->place < 2);
         CHECK(i == 0 || p->place > p[-1].place || p->to > p[-1].to);
-        memcpy(s->got + p->place * SOME * MEMORY_PAGE + p->to, pages + p->at * MEMORY_PAGE,
-               p->pages * MEMORY_PAGE);
+        memcpy(s->got + (size_t)p->place * SOME * MEMORY_PAGE + p->to,
+               pages + (size_t)p->at * MEMORY_PAGE, p->pages * MEMORY_PAGE);
         atomic_fetch_add(&s->pages, p->pages);
     }
     return atomic_load(&s->refuses) ? err_set(err, RC_DENIED, "not here") : RC_OK;
