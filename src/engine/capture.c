@@ -563,6 +563,7 @@ enum rc capture_store(struct capture *c, struct metadata *meta, struct err *err)
     rc = pack_images(c, err);
     if (!rc)
         rc = page_writer_finish(c->writer, &m, &t, err);
+    earlier_freep(&c->earlier); /* it may be what the new checkpoint replaces */
     if (rc)
         return err_ctx(err, rc, "store memory");
     memory_format(&m, &text);

@@ -40,7 +40,8 @@ def test(server, prefix, **env):
     t.env["TMPDIR"] = str(t.tmpfs("tmp"))
     try:
         yield t
-        assert not list((t.dir / "tmp").iterdir())
+        left = [str(x) for x in (t.dir / "tmp").rglob("*")]
+        assert not left, left
     except Exception as error:
         raise RuntimeError(f"{error}\n{t.diagnosis()}") from error
     finally:

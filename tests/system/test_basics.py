@@ -331,7 +331,7 @@ def test_existing_checkpoint_is_kept(t):
     assert (t.store / "c/metadata.json").read_bytes() == before
     t.chrek("checkpoint", "--replace", "c")
     assert (t.store / "c/metadata.json").read_bytes() != before
-    assert sorted(os.listdir(t.store)) == ["c", "packs"]
+    assert sorted(os.listdir(t.store)) == ["c", "packs"], os.listdir(t.store)
     t.stop(p)
 
 

@@ -221,7 +221,7 @@ def test_a_checkpoint_that_is_killed(t):
             c = t.start("checkpoint", "kill", "--id", "x", env=environment(t, **more))
             wait_for(moment, lambda c=c, m=moment: state() == m or c.poll() is not None)
             c.send_signal(sig)
-            assert c.wait(20) == -sig
+            assert c.wait(20) in (-sig, 128 + sig)  # at once, or once the program goes on
             taken += 1
             assert take(p) == want[:taken], (moment, sig)
     assert not t.saved("x")

@@ -45,7 +45,7 @@ class Program:
 
     def __exit__(self, *_):
         self.process.kill()
-        self.process.wait()
+        self.process.wait(60)
 
 
 def children(pid):
@@ -81,7 +81,7 @@ def is_late(t):
     return not logs or b"post-dump" in logs[0].read_bytes()
 
 
-def stop_criu_in_a_dump(t, program, *options):
+def stop_criu_in_a_dump(t, program, *options, also=()):
     """Begin a checkpoint, and stop its CRIU while the program is frozen; chrek and CRIU's PID."""
     for _ in range(50):
         p = t.start("checkpoint", "--format", "plain", "--replace", "--id", "x", *options, program.pid)
@@ -91,7 +91,8 @@ def stop_criu_in_a_dump(t, program, *options):
                 continue
             os.kill(criu, signal.SIGSTOP)
             wait_for("a CRIU that stands", lambda: state(criu) in "TZgone")
-            if state(criu) == "T" and state(program.pid) == "t" and not is_late(t):
+            frozen = all(state(pid) == "t" for pid in (program.pid, *also))
+            if state(criu) == "T" and frozen and not is_late(t):
                 return p, criu
             os.kill(criu, signal.SIGCONT)
             break
@@ -192,7 +193,7 @@ def test_two_checkpoints_of_one_process_at_once(t):
     code = "import os, time\nprint(os.fork(), flush=True)\n" + COUNTER
     with Program(t, code) as program:
         child = int(program.log.read_text().split()[0]) or int(program.log.read_text().split()[1])
-        p, criu = stop_criu_in_a_dump(t, program)
+        p, criu = stop_criu_in_a_dump(t, program, also=[child])
         second = t.chrek("checkpoint", "--id", "y", program.pid, check=False)
         assert second.returncode == 1, second
         assert f"is just being saved by process {p.pid}" in second.stderr, second
