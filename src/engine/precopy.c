@@ -137,22 +137,31 @@ static enum rc mark_run(void *arg, const struct pages_run *run, struct err *err)
     return RC_OK;
 }
 
+/* All of it is registered, also what is not read ahead since it is small or protected just now: the
+ * kernel does not join neighbours that differ in that, and would refuse the program a mremap() over
+ * what was one mapping before the program protected a part of it for a moment. */
+static bool is_private_memory(const struct map *m)
+{
+    return !(m->flags & MAPS_SHARES) && m->ino == 0 &&
+           (!m->name[0] || strcmp(m->name, "[heap]") == 0 || strncmp(m->name, "[anon:", 6) == 0);
+}
+
 /* As tools/criu/pages.c chooses what CRIU does not see.  If the two differ, less is read ahead. */
 static bool is_ours(const struct map *m)
 {
-    return (m->flags & (MAPS_READ | MAPS_WRITE | MAPS_SHARES)) == (MAPS_READ | MAPS_WRITE) &&
-           m->ino == 0 && m->end - m->start >= SMALLEST &&
-           (!m->name[0] || strcmp(m->name, "[heap]") == 0 || strncmp(m->name, "[anon:", 6) == 0);
+    return (m->flags & (MAPS_READ | MAPS_WRITE)) == (MAPS_READ | MAPS_WRITE) &&
+           m->end - m->start >= SMALLEST;
 }
 
 /* errors RC_NOT_FOUND: the userfaultfd is of an address space that is gone */
 static enum rc mark_mapping(struct process *p, int pagemap, const struct map *m, struct err *err)
 {
-    struct mark mark = {p, pages_registered(pagemap, m->start, m->end)};
+    bool ours = is_ours(m);
+    struct mark mark = {p, ours && pages_registered(pagemap, m->start, m->end)};
     enum rc rc = written_register(p->uffd, m->start, m->end, err);
     if (rc == RC_CONFLICT || rc == RC_UNSUPPORTED)
         return RC_OK; /* nothing is known of it, so it is copied in the freeze */
-    return rc ? rc : pages_protect(pagemap, m->start, m->end, mark_run, &mark, err);
+    return rc || !ours ? rc : pages_protect(pagemap, m->start, m->end, mark_run, &mark, err);
 }
 
 static enum rc mark_process(struct process *p, struct err *err)
@@ -170,7 +179,7 @@ static enum rc mark_process(struct process *p, struct err *err)
         rc = pages_open(p->pid, &fd, err);
     CLEANUP(fd_closep) int pagemap = fd;
     for (size_t i = 0; !rc && i < maps.n; i++)
-        if (is_ours(&maps.list[i]))
+        if (is_private_memory(&maps.list[i]))
             rc = mark_mapping(p, pagemap, &maps.list[i], err);
     return rc;
 }

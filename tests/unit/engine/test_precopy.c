@@ -15,6 +15,7 @@
 #include "harness/test.h"
 #include "store/page_reader.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -340,8 +341,56 @@ static void check_once(unsigned seed, struct sums *sums)
     CHECK(waitpid(pid, NULL, 0) == pid);
 }
 
+/* Protect a part of a mapping until told to go on, then move all of it. */
+static _Noreturn void protect_for_a_moment(int told, int tell)
+{
+    char c = 0;
+    char *at = map_at(NULL), *part = at + BLOCK_BYTES / 2, *to = map_at(NULL);
+    if (!at || !to)
+        _exit(1);
+    memset(at, 1, BLOCK_BYTES);
+    if (mprotect(part, MEMORY_PAGE, PROT_READ) < 0 || write(tell, &c, 1) != 1 ||
+        read(told, &c, 1) != 1 || mprotect(part, MEMORY_PAGE, PROT_READ | PROT_WRITE) < 0)
+        _exit(2);
+    _exit(mremap(at, BLOCK_BYTES, BLOCK_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to ? 0 : 3);
+}
+
+TEST(what_was_one_mapping_can_still_be_moved)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(backend_freep) struct backend *b = NULL;
+    CLEANUP(page_writer_freep) struct page_writer *w = NULL;
+    CLEANUP(precopy_freep) struct precopy *pre = NULL;
+    struct page_writer_options o = {.codec = COMPRESS_LZ4,
+                                    .threads = 1,
+                                    .buffer_bytes = (size_t)16 << 20,
+                                    .table_max = 1 << 16};
+    uint64_t pages = 0;
+    int go[2], ready[2], status = -1;
+    char c = 0;
+    if (!written_can() || !pages_can_scan())
+        test_skip("kernel: cannot tell what a program writes");
+    CHECK_OK(backend_mem_open(&b, &err));
+    o.backend = b;
+    CHECK(pipe2(go, O_CLOEXEC) == 0 && pipe2(ready, O_CLOEXEC) == 0);
+    pid_t pid = fork();
+    if (pid == 0)
+        protect_for_a_moment(go[0], ready[1]);
+    CHECK(read(ready[0], &c, 1) == 1);
+    CHECK_OK(page_writer_open(&o, &w, &err));
+    CHECK_OK(precopy_open(pid, w, &pre, &err));
+    CHECK_OK(precopy_round(pre, &pages, &err));
+    CHECK(pages >= BLOCK_PAGES / 2 - 1);
+    CHECK(write(go[1], &c, 1) == 1);
+    CHECK(waitpid(pid, &status, 0) == pid);
+    CHECK_INT(status, 0);
+    for (int i = 0; i < 2; i++)
+        (void)close(go[i]), (void)close(ready[i]);
+}
+
 TEST(no_page_that_was_read_ahead_is_stale)
 {
+    (void)alarm(170); /* a tree that never rests, and little of a machine for all of it */
     const char *wanted = getenv("CHREK_TEST_PRECOPY");
     unsigned n = wanted ? (unsigned)strtoul(wanted, NULL, 10) : 5;
     if (TEST_EXTRA_THREAD) /* which does not let a tree of threads and forks do what it wants */
