@@ -74,6 +74,15 @@ def test_a_port_is_one_program_s(t):
 GROW = "while :; do echo $((n += 1)); sleep 0.05; done"
 
 
+def test_a_signal_right_after_a_restore(t):
+    """It ends the program, however soon after its first sign of life it comes."""
+    t.chrek("run", "--name", "c", "--stop", "--ready", "after:0.3", "--", "bash", "-c", GROW)
+    for _ in range(20):
+        again = t.start("restore", "--quiet", "c")
+        wait_for("a line", lambda p=again: p.text() or p.poll() is not None)
+        assert t.stop(again) in (-signal.SIGTERM, 128 + signal.SIGTERM), again.text()
+
+
 def test_logs_may_grow(t):
     """What a program writes at its end goes on there, however long it has become; more is told."""
     for name, how, begins in (("append", ">>", False), ("write", ">", False), ("anew", ">", True)):
