@@ -87,7 +87,7 @@ def stop_criu_in_a_dump(t, program, *options, also=()):
         p = t.start("checkpoint", "--format", "plain", "--replace", "--id", "x", *options, program.pid)
         criu = wait_for("CRIU", lambda q=p: criu_of(q.pid) or q.poll() is not None)
         while p.poll() is None:
-            if state(program.pid) != "t":
+            if any(state(pid) != "t" for pid in (program.pid, *also)):
                 continue
             os.kill(criu, signal.SIGSTOP)
             wait_for("a CRIU that stands", lambda: state(criu) in "TZgone")
