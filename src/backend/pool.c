@@ -3,6 +3,7 @@
 #include "base/mem.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -91,12 +92,17 @@ void pool_freep(struct pool **pool)
     free(p);
 }
 
-/* Without a single thread the caller does the work itself. */
+/* Without a single thread the caller does the work itself.  Signals are for other threads, also
+ * those that the caller lets through only now: the pool may live longer than that. */
 static bool start_thread(struct pool *p)
 {
-    if (p->idle <= p->queued && p->threads < p->limit &&
-        pthread_create(&p->ids[p->threads], NULL, run, p) == 0)
-        p->threads++;
+    sigset_t all, mask;
+    if (p->idle <= p->queued && p->threads < p->limit) {
+        (void)sigfillset(&all);
+        (void)pthread_sigmask(SIG_SETMASK, &all, &mask);
+        p->threads += pthread_create(&p->ids[p->threads], NULL, run, p) == 0;
+        (void)pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    }
     return p->threads > 0;
 }
 

@@ -3,6 +3,7 @@
 #include "harness/httpd.h"
 #include "harness/test.h"
 
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -40,6 +41,27 @@ TEST(jobs_run_at_the_same_time_but_no_more_than_there_are_threads)
     pool_add(p, &one, work, &j); /* again */
     pool_wait(p, &one);
     CHECK_INT(done, 41);
+}
+
+static void look_at_mask(void *arg)
+{
+    sigset_t *mask = arg;
+    (void)pthread_sigmask(SIG_SETMASK, NULL, mask);
+}
+
+TEST(signals_are_not_for_its_threads)
+{
+    struct pool_group g = {0};
+    CLEANUP(pool_freep) struct pool *p = pool_new(1);
+    sigset_t theirs, before, after;
+    (void)sigemptyset(&theirs);
+    (void)pthread_sigmask(SIG_SETMASK, NULL, &before);
+    CHECK(!sigismember(&before, SIGTERM));
+    pool_add(p, &g, look_at_mask, &theirs);
+    pool_wait(p, &g);
+    CHECK(sigismember(&theirs, SIGTERM) == 1 && sigismember(&theirs, SIGINT) == 1);
+    (void)pthread_sigmask(SIG_SETMASK, NULL, &after);
+    CHECK(!sigismember(&after, SIGTERM));
 }
 
 TEST(a_pool_without_work_has_no_threads_and_can_be_ended)
