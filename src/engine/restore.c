@@ -661,7 +661,8 @@ enum rc engine_restore(const struct engine *e, const struct engine_restore_reque
     store_entry_cancel(req->entry, e->cancel);
     enum rc rc = steps_run(steps, ARRAY_LEN(steps), &r, deadline, NULL, &o.timings, err);
     o.mode = r.mode;
-    /* The program runs.  A signal from here on is for it, and waits, blocked, for who passes it on. */
+    /* The program runs.  A signal from here on is for it, and waits, blocked, for who passes it on.
+     */
     if (!rc && e->cancel && e->by_signal)
         cancel_disarm(e->cancel);
     if (!rc && cancel_asked(e->cancel)) {
