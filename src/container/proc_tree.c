@@ -56,15 +56,20 @@ static enum rc all_processes(struct proc_facts **out, size_t *out_n, struct err 
         return err_sys(err, "read /proc");
     size_t n = 0, cap = 64;
     struct proc_facts *list = mem_alloc(cap * sizeof(*list));
-    for (const struct dirent *e; n < PROCESSES_MAX && (e = readdir(dir));) {
+    bool fits = true;
+    for (const struct dirent *e; fits && (e = readdir(dir));) {
         if (!isdigit((unsigned char)e->d_name[0]))
             continue;
         if (n == cap)
             list = mem_realloc(list, (cap *= 2) * sizeof(*list));
         if (proc_facts_read((pid_t)strtoull(e->d_name, NULL, 10), &list[n], NULL) == RC_OK)
-            n++;
+            fits = ++n <= PROCESSES_MAX;
     }
     (void)closedir(dir);
+    if (!fits) { /* a part of them must not pass for all */
+        free(list);
+        return err_set(err, RC_TOO_BIG, "more than %d processes run here", PROCESSES_MAX);
+    }
     *out = list;
     *out_n = n;
     return RC_OK;

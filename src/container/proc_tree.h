@@ -26,7 +26,7 @@ enum rc proc_facts_read(pid_t pid, struct proc_facts *out, struct err *err);
 
 /* `root` and all its descendants, root first.
  * out     the caller's (free); out_n at least 1
- * errors  RC_NOT_FOUND, RC_IO */
+ * errors  RC_NOT_FOUND, RC_TOO_BIG (too many processes run here), RC_IO */
 enum rc proc_tree(pid_t root, struct proc_facts **out, size_t *out_n, struct err *err);
 
 /* All processes of the PID namespace of `pid`, itself among them.  As above. */
