@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define FDINFO_MAX 4096
@@ -224,6 +226,12 @@ static int take_ours(const struct place *p, struct parts *t)
     return set_apart(t->null, 0);
 }
 
+static bool is_proc(int fd)
+{
+    struct statfs fs;
+    return fstatfs(fd, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC;
+}
+
 /* In the container's mount namespace: mounts can be copied only there. */
 static int take_theirs(const struct place *p, struct parts *t)
 {
@@ -232,6 +240,8 @@ static int take_theirs(const struct place *p, struct parts *t)
     t->root = copy_mount(p->root, "", AT_EMPTY_PATH);
     t->all = copy_mount(p->root, "", AT_EMPTY_PATH | AT_RECURSIVE);
     t->proc = copy_mount(p->root, "proc", AT_SYMLINK_NOFOLLOW);
+    if (t->proc >= 0 && !is_proc(t->proc)) /* of a root that the container has made up */
+        return errno = EINVAL, -1;
     if (t->root < 0 || t->all < 0 || t->proc < 0)
         return -1;
     return set_apart(t->root, 0) < 0 || set_apart(t->all, 0) < 0 || set_apart(t->proc, 0) < 0 ? -1
