@@ -28,6 +28,7 @@
 
 #define VISITORS_MAX 32
 #define BACKLOG 64
+#define ACCEPT_PAUSE_MS 100
 #define REQUEST_NS (5 * CLOCK_S)
 
 struct door {
@@ -196,8 +197,11 @@ static void let_in(struct door *d)
 {
     pthread_t thread;
     CLEANUP(fd_closep) int sk = accept4(d->socket, NULL, NULL, SOCK_CLOEXEC);
-    if (sk < 0)
+    if (sk < 0) { /* out of descriptors, say: whoever knocks is still there at once */
+        struct pollfd woken = {d->woken, POLLIN, 0};
+        (void)poll(&woken, 1, ACCEPT_PAUSE_MS);
         return;
+    }
     if (!enter(d))
         return turn_away(sk);
     struct visit *v = mem_zalloc(sizeof(*v));
