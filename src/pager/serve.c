@@ -312,25 +312,30 @@ static void finish(struct server *v)
     fd_closep(&v->connection);
 }
 
+/* If it fails, threads go on with what they have in hand, which names the server, until the process
+ * ends: it stays, and nothing is closed, since what is missing must stay missing until all are
+ * dead. */
 enum rc serve_run(const struct serve *s, struct err *err)
 {
-    struct server v = {.s = s, .epoll = -1, .news = -1, .connection = -1, .set = WORKINGSET_INIT};
-    record_init(&v.record);
+    struct server *v = mem_zalloc(sizeof(*v));
+    *v = (struct server){.s = s, .epoll = -1, .news = -1, .connection = -1, .set = WORKINGSET_INIT};
+    record_init(&v->record);
     if (s->o->no_record)
-        record_close(&v.record);
-    enum rc rc = begin(&v, err);
+        record_close(&v->record);
+    enum rc rc = begin(v, err);
     if (!rc)
-        rc = loop(&v, err);
+        rc = loop(v, err);
     if (rc)
-        return rc; /* nothing is closed: what is missing must stay missing until all are dead */
-    if (is_over(&v))
+        return rc;
+    if (is_over(v))
         s->o->kill(s->o->arg);
     s->shared->figures.filled_ns = clock_now();
     __atomic_store_n(&s->shared->state, PAGER_FILLED, __ATOMIC_RELEASE);
-    report(&v);
-    record_close(&v.record);
+    report(v);
+    record_close(&v->record);
     if (s->shared->registered && !s->o->no_record)
-        write_record(&v);
-    finish(&v);
+        write_record(v);
+    finish(v);
+    free(v);
     return RC_OK;
 }

@@ -26,5 +26,6 @@ struct serve {
     int guardian; /* pidfd */
 };
 
-/* errors  what made it impossible to go on: the processes must be ended */
+/* errors  what made it impossible to go on: the processes must be ended, and ours after them, in
+ * which threads may still be at work */
 enum rc serve_run(const struct serve *s, struct err *err);

@@ -7,7 +7,7 @@ import re
 import signal
 import time
 
-from lib import wait_for
+from lib import Skip, processes_of, wait_for
 from test_workloads import built
 
 MODES = ("full", "lazy", "workingset")
@@ -147,6 +147,41 @@ def test_killed_pager(t):
         (t.store / ".workingset/c").unlink(missing_ok=True)
         seen.append(killed_once(t, victim, dice.random() ** 2 * 0.6))
     assert "ended" in seen, seen
+
+
+def crashes_of_pagers():
+    """What the kernel has to say of pagers that went down by themselves."""
+    try:
+        log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as e:
+        raise Skip(f"machine: the kernel's log cannot be read ({e})") from e
+    said = []
+    while True:
+        try:
+            line = os.read(log, 8192)
+            if b"chrek-pager[" in line:
+                said.append(line)
+        except BrokenPipeError:
+            continue  # it was overwritten meanwhile
+        except BlockingIOError:
+            os.close(log)
+            return said
+
+
+def test_killed_chrek_while_the_working_set_comes(t):
+    """kill -9 of `chrek restore`: the pager ends the program, and does not crash over it."""
+    checkpoint(t, built(t, "churn.c"), 384, t.dir / "go", "rest")
+    ended_well(restore(t, "lazy"))
+    before = crashes_of_pagers()
+    for i in range(12):
+        (t.dir / "go").unlink(missing_ok=True)
+        p = t.start("restore", "--mode", "workingset", "--name", "c", "--quiet", "c")
+        pager = wait_for("the pager", lambda p=p: helpers(p).get("chrek-pager") or p.poll() is not None)
+        time.sleep(i * 0.03)
+        t.stop(p, signal.SIGKILL)
+        wait_for("the end of all", lambda: not processes_of(str(t.dir).encode()))
+    after = [line for line in crashes_of_pagers() if line not in before]
+    assert not after, after
 
 
 def test_killed_before_it_runs(t):
