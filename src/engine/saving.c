@@ -1,5 +1,6 @@
 #include "engine/saving.h"
 
+#include "base/clock.h"
 #include "base/compiler.h"
 #include "base/fs.h"
 #include "base/mem.h"
@@ -20,6 +21,7 @@
 #define TRIES 20
 #define TAKEN_TRIES 3
 #define PAUSE_NS 2000000
+#define GATE_NS (5 * CLOCK_S) /* for others who sweep */
 
 struct saving {
     int fd;
@@ -47,12 +49,34 @@ static enum rc taken(const struct proc_facts *p, int fd, struct err *err)
                    (int)p->pid, p->comm, who ? who : "somebody else");
 }
 
+/* An open file may have been inherited meanwhile by a child that has not executed anything yet: to
+ * close it would leave the lock. */
+static void unlock(int *fd)
+{
+    if (*fd >= 0)
+        (void)flock(*fd, LOCK_UN);
+    fd_closep(fd);
+}
+
+/* One at a time: who sweeps holds others' locks for a moment, which must not pass for claims. */
+static int enter(void)
+{
+    uint64_t deadline = clock_now() + GATE_NS;
+    CLEANUP(fd_closep) int fd = sys_openat(AT_FDCWD, SAVING_DIR, O_RDONLY | O_DIRECTORY, 0);
+    while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK || clock_now() > deadline)
+            return -1;
+        (void)nanosleep(&(struct timespec){0, PAUSE_NS}, NULL);
+    }
+    return fd_steal(&fd);
+}
+
 /* What the dead have left: a lock that can be had is nobody's. */
 static void sweep(void)
 {
     DIR *dir = opendir(SAVING_DIR);
     for (const struct dirent *e; dir && (e = readdir(dir));) {
-        CLEANUP(fd_closep)
+        CLEANUP(unlock)
         int fd = sys_openat(dirfd(dir), e->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
         if (e->d_name[0] != '.' && fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
             (void)unlinkat(dirfd(dir), e->d_name, 0);
@@ -68,6 +92,7 @@ enum rc saving_begin(const struct proc_facts *process, struct saving **out, stru
         *out = NULL;
         return RC_OK;
     }
+    CLEANUP(unlock) int gate = enter();
     sweep();
     for (int i = 0, seen = 0; i < TRIES; i++) {
         struct stat held, now;
@@ -104,7 +129,7 @@ void saving_endp(struct saving **p)
     if (!s)
         return;
     (void)unlink(s->path);
-    fd_closep(&s->fd);
+    unlock(&s->fd);
     free(s->path);
     free(s);
 }

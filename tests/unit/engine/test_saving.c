@@ -1,11 +1,15 @@
 #include "base/compiler.h"
 #include "base/mem.h"
+#include "base/sys.h"
 #include "engine/saving.h"
 #include "harness/test.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct proc_facts own_facts(void)
@@ -27,6 +31,19 @@ static int count_own(void)
     if (dir)
         (void)closedir(dir);
     return n;
+}
+
+/* The name of the claim on this process; the caller's. */
+static char *own_claim(void)
+{
+    char *name = NULL;
+    CLEANUP(mem_freep) char *own = mem_asprintf("-%d-", (int)own_facts().inner);
+    DIR *dir = opendir(SAVING_DIR);
+    for (const struct dirent *e; dir && !name && (e = readdir(dir));)
+        name = strstr(e->d_name, own) ? mem_strdup(e->d_name) : NULL;
+    if (dir)
+        (void)closedir(dir);
+    return name;
 }
 
 static struct saving *begin(const struct proc_facts *f)
@@ -80,6 +97,59 @@ TEST(the_end_of_who_saves_is_the_end_of_its_claim)
     s = begin(&f);
     saving_endp(&s);
     CHECK_INT(count_own(), 0);
+}
+
+/* As one that sweeps does, and is interrupted in it. */
+static void hold_for_a_moment(const char *name, int ready)
+{
+    int gate = open(SAVING_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CHECK(gate >= 0 && flock(gate, LOCK_EX) == 0);
+    int file = openat(gate, name, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    CHECK(file >= 0 && flock(file, LOCK_EX) == 0);
+    (void)!write(ready, "r", 1);
+    (void)nanosleep(&(struct timespec){0, 100000000}, NULL);
+    _exit(0);
+}
+
+TEST(who_sweeps_saves_nothing)
+{
+    struct proc_facts f = own_facts();
+    int p[2];
+    char ready = 0;
+    struct saving *s = begin(&f);
+    CLEANUP(mem_freep) char *name = own_claim();
+    saving_endp(&s);
+    CHECK(name && pipe(p) == 0);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0)
+        hold_for_a_moment(name, p[1]);
+    CHECK(read(p[0], &ready, 1) == 1);
+    s = begin(&f);
+    saving_endp(&s);
+    CHECK(waitpid(pid, NULL, 0) == pid);
+    (void)close(p[0]);
+    (void)close(p[1]);
+}
+
+TEST(an_ended_claim_has_ended_also_for_a_child_that_was_forked_meanwhile)
+{
+    struct proc_facts f = own_facts();
+    struct saving *s = begin(&f);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0)
+        for (;;)
+            (void)pause();
+    CLEANUP(mem_freep) char *name = own_claim();
+    CLEANUP(mem_freep) char *path = mem_asprintf(SAVING_DIR "/%s", name);
+    CLEANUP(mem_freep) char *kept = mem_asprintf(SAVING_DIR "/.%s", name);
+    CHECK(link(path, kept) == 0);
+    saving_endp(&s);
+    CLEANUP(fd_closep) int file = open(kept, O_RDONLY | O_CLOEXEC);
+    (void)unlink(kept);
+    CHECK(file >= 0 && flock(file, LOCK_EX | LOCK_NB) == 0);
+    CHECK(kill(pid, SIGKILL) == 0 && waitpid(pid, NULL, 0) == pid);
 }
 
 TEST(what_the_dead_have_left_goes_with_the_next_claim)
