@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define TEXT_MAX ((size_t)1 << 16)
+#define GROUP_FILE "cgroup.procs" /* that every group has */
 
 struct names {
     const char *limit, *usage, *cache; /* cache: the line of memory.stat that can be dropped */
@@ -81,9 +82,11 @@ enum rc room_of_group(int dir, bool v2, uint64_t *out, struct err *err)
         struct err why = ERR_INIT;
         enum rc rc = at < 0 ? err_sys(&why, "open a control group")
                             : left_in(at, v2 ? &v2_names : &v1_names, &left, &why);
-        if (rc == RC_NOT_FOUND) /* above the last one with a limit */
+        if (rc == RC_NOT_FOUND) /* without this controller, or above all groups */
+            left = UINT64_MAX;
+        if (rc == RC_NOT_FOUND && faccessat(at, GROUP_FILE, F_OK, 0) < 0)
             break;
-        if (rc) {
+        if (rc && rc != RC_NOT_FOUND) {
             if (err)
                 *err = why;
             return rc;

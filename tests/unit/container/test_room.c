@@ -50,6 +50,22 @@ TEST(the_smallest_of_all_limits_counts_without_what_can_be_dropped)
     CHECK(left == UINT64_MAX);
 }
 
+TEST(the_limit_above_a_group_without_the_controller_counts)
+{
+    struct err err = ERR_INIT;
+    uint64_t left = 0;
+    CLEANUP(fd_closep) int root = sys_openat(AT_FDCWD, test_dir(), O_RDONLY | O_DIRECTORY, 0);
+    CLEANUP(fd_closep) int outer = make_group(root, "slice");
+    CLEANUP(fd_closep) int inner = make_group(outer, "scope");
+    put(outer, "cgroup.procs", "");
+    put(inner, "cgroup.procs", "1\n");
+    put(outer, "memory.max", "10000\n");
+    put(outer, "memory.current", "9000\n");
+    put(outer, "memory.stat", "inactive_file 2000\n");
+    CHECK_OK(room_of_group(inner, true, &left, &err));
+    CHECK_INT(left, 3000);
+}
+
 TEST(the_older_hierarchy_has_other_names)
 {
     struct err err = ERR_INIT;
