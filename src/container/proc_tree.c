@@ -9,11 +9,13 @@
 
 #include <ctype.h>
 #include <dirent.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define PROCESSES_MAX 65536
+#define KILL ((uint64_t)1 << (SIGKILL - 1))
 
 static enum rc open_task(pid_t pid, int *out, struct err *err)
 {
@@ -42,6 +44,7 @@ enum rc proc_facts_read(pid_t pid, struct proc_facts *out, struct err *err)
     f.ppid = stat.ppid;
     f.state = stat.state;
     f.uid = status.uid[0];
+    f.ending = task_is_exiting(&stat) || status.pending & KILL;
     f.tracer = status.tracer;
     f.rss_bytes = stat.rss_pages * (uint64_t)sysconf(_SC_PAGESIZE);
     f.start = stat.start_ticks;

@@ -15,6 +15,7 @@ struct proc_facts {
     pid_t ppid;  /* as we see it, 0 if outside */
     char comm[17];
     char state;   /* 'S', 'Z', ... */
+    bool ending;  /* killed, or on its way out: it does nothing any more */
     uid_t uid;    /* real */
     pid_t tracer; /* 0 = not traced */
     uint64_t rss_bytes;

@@ -18,6 +18,8 @@
 #define FILE_MAX ((size_t)256 << 20) /* smaps of a million areas */
 #define PROCESSES_MAX 65536
 #define KERNEL_THREAD 0x00200000 /* PF_KTHREAD */
+#define EXITING 0x4U             /* PF_EXITING */
+#define SIGNALED 0x400U          /* PF_SIGNALED */
 
 enum rc task_open_proc(const char *path, int *out, struct err *err)
 {
@@ -168,6 +170,11 @@ bool task_is_kernel_thread(const struct task_stat *s)
     return (s->flags & KERNEL_THREAD) != 0;
 }
 
+bool task_is_exiting(const struct task_stat *s)
+{
+    return (s->flags & (EXITING | SIGNALED)) != 0;
+}
+
 /* ---- status ---- */
 
 enum field_kind {
@@ -196,6 +203,7 @@ static const struct field {
     {"Pid", F_PID, AT(pid)},
     {"PPid", F_PID, AT(ppid)},
     {"TracerPid", F_PID, AT(tracer)},
+    {"SigPnd", F_CAPS, AT(pending)},
     {"Uid", F_IDS, AT(uid)},
     {"Gid", F_IDS, AT(gid)},
     {"NSpid", F_NS_PID, AT(ns_pid)},

@@ -60,6 +60,8 @@ enum rc task_stat_parse(const char *text, size_t len, struct task_stat *out, str
 enum rc task_stat_read(int task, struct task_stat *out, struct err *err);
 
 bool task_is_kernel_thread(const struct task_stat *s);
+/* On its way out: it does nothing any more, and lets go of what it has. */
+bool task_is_exiting(const struct task_stat *s);
 
 enum task_caps {
     TASK_CAP_INH,
@@ -74,8 +76,9 @@ struct task_status {
     char name[TASK_NAME_MAX];
     char state;
     pid_t pid, tgid, ppid;
-    pid_t tracer; /* 0 = not traced */
-    uid_t uid[4]; /* real, effective, saved, file system */
+    pid_t tracer;     /* 0 = not traced */
+    uint64_t pending; /* signals of the first thread: bit n - 1 for signal n */
+    uid_t uid[4];     /* real, effective, saved, file system */
     gid_t gid[4];
     pid_t ns_pid[TASK_NS_DEPTH_MAX]; /* outermost (that of the proc file system) first */
     size_t n_ns_pid;                 /* 0 on a kernel that does not tell */

@@ -75,6 +75,23 @@ TEST(children_and_tree_have_what_was_started)
     CHECK(seen);
 }
 
+TEST(who_was_killed_is_ending)
+{
+    struct err err = ERR_INIT;
+    struct proc_facts f;
+    siginfo_t info;
+    pid_t pid = start();
+    CHECK_OK(proc_facts_read(pid, &f, &err));
+    CHECK(!f.ending);
+    CHECK(kill(pid, SIGKILL) == 0);
+    CHECK_OK(proc_facts_read(pid, &f, &err)); /* at whatever point of its end */
+    CHECK(f.ending);
+    CHECK(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT) == 0);
+    CHECK_OK(proc_facts_read(pid, &f, &err));
+    CHECK(f.ending);
+    CHECK(waitpid(pid, NULL, 0) == pid);
+}
+
 TEST(links_and_lists_are_read)
 {
     struct err err = ERR_INIT;
