@@ -225,6 +225,7 @@ static enum rc capture(struct work *w, struct work_result *out, struct err *err)
                                             .plain = w->plain,
                                             .codec = w->codec,
                                             .ghost_limit = w->ghost_limit,
+                                            .keep_limit = ENGINE_KEEP_ALL,
                                             .timeout_ns = w->timeout_ns};
     rc = engine_checkpoint(&engine, &req, &o, err);
     if (rc)

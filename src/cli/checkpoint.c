@@ -20,7 +20,7 @@
 
 struct checkpoint_values {
     const char *id, *store, *storage, *criu, *format, *compression;
-    uint64_t timeout, ghost_limit;
+    uint64_t timeout, ghost_limit, keep_limit;
     bool stop, early, leave_running, incremental, replace, tcp_established, skip_in_flight, json,
         quiet;
     struct cli_keys keys;
@@ -77,6 +77,7 @@ static const struct opt options[] = {
     CLI_KEY_OPTIONS(struct checkpoint_values, keys),
     CLI_SIGN_OPTION(struct checkpoint_values, keys),
     CLI_GHOST_LIMIT_OPTION(struct checkpoint_values, ghost_limit),
+    CLI_KEEP_LIMIT_OPTION(struct checkpoint_values, keep_limit),
     {.name = "timeout",
      .kind = OPT_DURATION,
      .arg = "TIME",
@@ -242,6 +243,7 @@ static int take(const struct checkpoint_values *v, const char *what, struct meta
         .tcp_established = v->tcp_established,
         .skip_in_flight = v->skip_in_flight,
         .ghost_limit = ghost_limit,
+        .keep_limit = v->keep_limit,
         .timeout_ns = v->timeout,
         .command = t.box.command && *t.box.command ? t.box.command : NULL,
         .name = t.box.name,
@@ -262,7 +264,7 @@ static int take(const struct checkpoint_values *v, const char *what, struct meta
 
 static int checkpoint_main(const struct opt_command *self, int argc, char **argv)
 {
-    struct checkpoint_values v = {0};
+    struct checkpoint_values v = {.keep_limit = ENGINE_KEEP_ALL};
     struct err err = ERR_INIT;
     struct metadata_label *labels = NULL;
     int first = 0;

@@ -92,6 +92,13 @@ enum rc cli_format(const char *format, const char *compression, bool *out_plain,
         .name = "ghost-limit", .kind = OPT_SIZE, .arg = "SIZE", .offset = offsetof(type, field),   \
         .help = "Largest deleted but still open file to keep, below 4G. Default: 512M."            \
     }
+#define CLI_KEEP_LIMIT_OPTION(type, field)                                                         \
+    {                                                                                              \
+        .name = "keep-limit", .kind = OPT_SIZE, .arg = "SIZE", .offset = offsetof(type, field),    \
+        .help = "A program with at most so much memory goes on before it is copied; what it "      \
+                "writes meanwhile takes memory once more. One with more stands still until it "    \
+                "is. Default: as much as is free; 0: it always stands still."                      \
+    }
 /* errors RC_INVALID: CRIU cannot be told so much */
 enum rc cli_ghost_limit(uint64_t asked, uint32_t *out, struct err *err);
 

@@ -65,7 +65,7 @@
 struct run_values {
     const char *name, *id, *store, *storage, *ready, *net, *notify, *criu, *log;
     const char *format, *compression, *mode, *mode_too, *criu_log_dir;
-    uint64_t ready_timeout, timeout, ghost_limit, record, every;
+    uint64_t ready_timeout, timeout, ghost_limit, keep_limit, record, every;
     bool stop, cold, incremental, tcp_established, skip_in_flight, no_fallback, no_tty, no_io_uring,
         quiet, detach;
     struct cli_keys keys;
@@ -162,6 +162,7 @@ static const struct opt run_options[] = {
     MODE_OPTIONS(struct run_values, "restore-mode", mode, record),
     MODE_ALIAS(struct run_values, "mode", "restore-mode", mode_too),
     CLI_GHOST_LIMIT_OPTION(struct run_values, ghost_limit),
+    CLI_KEEP_LIMIT_OPTION(struct run_values, keep_limit),
     {.name = "timeout",
      .kind = OPT_DURATION,
      .arg = "TIME",
@@ -320,7 +321,8 @@ static int live(const struct run_values *v, struct life_options *o)
 
 static int run_main(const struct opt_command *self, int argc, char **argv)
 {
-    struct run_values v = {.ready = "after:5", .ready_timeout = 3600 * CLOCK_S};
+    struct run_values v = {
+        .ready = "after:5", .ready_timeout = 3600 * CLOCK_S, .keep_limit = ENGINE_KEEP_ALL};
     struct err err = ERR_INIT;
     struct metadata_label *labels = NULL;
     int first = 0;
@@ -367,6 +369,7 @@ static int run_main(const struct opt_command *self, int argc, char **argv)
                              .mode = mode,
                              .record_ns = v.record,
                              .ghost_limit = ghost_limit,
+                             .keep_limit = v.keep_limit,
                              .timeout_ns = v.timeout,
                              .criu_log_dir = v.criu_log_dir,
                              .notify = v.notify,
@@ -485,6 +488,7 @@ static int restore_main(const struct opt_command *self, int argc, char **argv)
                              .quiet = v.quiet,
                              .keys = v.keys};
     struct life_options o = {.id = argv[first],
+                             .keep_limit = ENGINE_KEEP_ALL,
                              .name = v.name ? v.name : argv[first],
                              .envp = environ,
                              .no_fallback = true,

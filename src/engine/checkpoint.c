@@ -134,7 +134,7 @@ static enum rc look_for_strays(const struct checkpoint *c, struct err *err)
     if (rc)
         return rc;
     for (size_t i = 0; i < n; i++)
-        if (list[i].pid != c->req->pid && list[i].state != 'Z' &&
+        if (list[i].pid != c->req->pid && list[i].state != 'Z' && !list[i].ending &&
             join_same(list[i].pid, c->req->pid, "pid"))
             return err_set(err, RC_UNSUPPORTED,
                            "process %d (%s) has detached itself from the command and would be "
@@ -322,7 +322,8 @@ static bool may_keep(const struct checkpoint *c)
         return false;
     if (c->req->stop)
         return c->early && join_same(c->req->pid, getpid(), "pid");
-    return room_of(c->req->pid, &room, NULL) == RC_OK && room > c->rss_bytes;
+    return c->rss_bytes <= c->req->keep_limit && room_of(c->req->pid, &room, NULL) == RC_OK &&
+           room > c->rss_bytes;
 }
 
 static enum rc stage(void *ctx, uint64_t deadline, struct err *err)
@@ -481,6 +482,10 @@ static enum rc publish_now(struct checkpoint *c, bool dumped, struct err *err)
         rc = capture_store(c->capture, &c->meta, err);
     else if (!rc)
         c->meta.pages_bytes = watch_pages_bytes(store_staging_fd(c->staging));
+    /* Who sees the checkpoint may want the next one at once; we have no more to do with the tree.
+     */
+    if (!rc && dumped)
+        saving_endp(&c->saving);
     if (!rc)
         rc = store_commit(c->staging, &c->meta, c->req->replace, err);
     c->published = !rc;

@@ -92,6 +92,8 @@ struct engine_checkpoint_request {
     bool plain;                /* page images as files, readable by any CRIU; else packed */
     enum compress_codec codec; /* of packed memory */
     uint32_t ghost_limit;      /* bytes of a deleted file that are kept; 0 = 512 MiB */
+    uint64_t keep_limit;       /* bytes of memory at most that are copied when the tree goes on, as
+                                  far as there is room; ENGINE_KEEP_ALL = no other limit */
     uint64_t timeout_ns;       /* for all of it; 0 = ENGINE_TIMEOUT_NS */
     char *const *command; /* what was started, for people and for a cold start; NULL = look it up */
     const char *name;     /* of the box, or NULL */
@@ -106,6 +108,7 @@ struct engine_checkpoint_request {
 #define ENGINE_TIMEOUT_NS ((uint64_t)1800 * 1000000000)
 #define ENGINE_NO_TIMEOUT UINT64_MAX
 #define ENGINE_GHOST_LIMIT (512U << 20)
+#define ENGINE_KEEP_ALL UINT64_MAX
 
 struct engine_outcome {
     struct steps_timings timings;

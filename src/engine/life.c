@@ -151,6 +151,7 @@ static _Noreturn void work(struct life *l, int to)
                                             .plain = l->o->plain,
                                             .codec = l->o->codec,
                                             .ghost_limit = l->o->ghost_limit,
+                                            .keep_limit = l->o->keep_limit,
                                             .timeout_ns = l->o->timeout_ns,
                                             .command = l->o->argv,
                                             .name = l->record.name,

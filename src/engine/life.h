@@ -36,6 +36,7 @@ struct life_options {
     bool plain;                /* page images as files; else packed memory */
     enum compress_codec codec; /* of packed memory */
     uint32_t ghost_limit;
+    uint64_t keep_limit;
     enum engine_mode mode; /* of a restore */
     uint64_t record_ns;    /* of its working set, 0 = a default */
     uint64_t timeout_ns;

@@ -102,6 +102,26 @@ def test_no_trace(t):
             assert "bad" not in (t.dir / "said").read_text()
 
 
+def test_limit(t):
+    """--keep-limit: a program with more memory is copied while it stands still."""
+    prefix = t.dir / "prefix"
+    (prefix / "sbin").mkdir(parents=True)
+    (prefix / "lib").symlink_to(pathlib.Path(find("CHREK_CRIU", "build/criu/sbin/criu")).resolve().parents[1] / "lib")
+    env = dict(t.env, **t.between("post-dump", "hang"))
+    (t.dir / "criu").rename(prefix / "sbin/criu")
+    env["CHREK_CRIU"] = str(prefix / "sbin/criu")
+    p = waiting(t, 48)
+    for limit, kept in (("0", False), ("32M", False), ("2G", True)):
+        c = t.start("checkpoint", "--keep-limit", limit, "--id", "x", p.pid, env=env)
+        criu, = wait_for("CRIU", lambda: [pid for pid, line in processes_of(str(t.dir).encode()).items()
+                                          if line.startswith(env["PROXY_CRIU"].encode()) or b"criu\0--no-def" in line])[:1]
+        said = pathlib.Path(f"/proc/{criu}/environ").read_bytes()
+        assert b"CHREK_HIDDEN_FD=" in said and (b",keep" in said) == kept, (limit, said)
+        t.stop(c, signal.SIGKILL)
+        wait_for("CRIU's end", lambda q=criu: not os.path.exists(f"/proc/{q}"))
+    ended(t, p)
+
+
 def test_ended_early(t):
     """The program is gone when its memory is copied."""
     p = waiting(t, 48)
