@@ -3,7 +3,10 @@
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "base/sys.h"
+#include "store/chunk_list.h"
 #include "store/pack.h"
+#include "store/pack_choice.h"
+#include "store/page_refs.h"
 #include "store/page_table.h"
 
 #include <blake3.h>
@@ -18,18 +21,13 @@
 #define REMEMBER_MIN ((uint64_t)512 << 10) /* pages; a million of them take a table of 64 MiB */
 #define LEARN_PACKS_MIN 96U
 #define LEARN_PACK_PAGES 8192U /* one more pack for each of these that are expected */
-#define REF_ZERO UINT64_MAX
-#define REF_NONE (UINT64_MAX - 1)
 #define HUGE_PAGE ((size_t)2 << 20)
-
-/* Where a page of a stream lies: number of a chunk, and in the low bits the page inside it. */
-typedef uint64_t ref;
 
 struct page_input {
     uint32_t id;
     bool draft;
     struct page_likes likes; /* constant when pages are given */
-    ref *refs;               /* one for each page; a block's are its worker's until it is stored */
+    page_ref *refs;          /* one for each page; a block's are its worker's until it is stored */
     uint64_t pages;
 };
 
@@ -83,14 +81,11 @@ struct page_writer {
     enum rc rc; /* the first failure */
     struct err err;
     struct page_table table;
-    char (*learn)[MEMORY_PACK_NAME_LEN + 1]; /* packs to look into, best first */
-    size_t n_learn, next_learn, known;       /* known: pages of the store that were learned */
-    unsigned learning;                       /* threads that have not finished with it */
-    size_t learned_packs;                    /* the first so many of `packs` were there before */
-    struct memory_pack *packs;
-    struct memory_chunk *chunks;
-    struct page_place **bases; /* of each chunk that holds changes, its pages'; else NULL */
-    size_t n_packs, n_chunks, chunk_room;
+    struct pack_choice choice; /* packs to look into */
+    size_t next_choice, known; /* known: pages of the store that were learned */
+    unsigned learning;         /* threads that have not finished with it */
+    struct chunk_list list;
+    size_t learned_packs; /* the first so many of the list were there before */
     struct page_input **inputs, **drafts;
     size_t n_inputs, n_drafts;
     struct loan *loans;
@@ -113,100 +108,14 @@ static void fail_with(struct page_writer *w, enum rc rc, const struct err *why)
     (void)pthread_mutex_unlock(&w->lock);
 }
 
-/* ---- numbers of packs and chunks; the lock is held ---- */
-
-static uint32_t new_pack(struct page_writer *w, const char *name, uint64_t size)
-{
-    w->packs = mem_realloc(w->packs, (w->n_packs + 1) * sizeof(*w->packs));
-    struct memory_pack *p = &w->packs[w->n_packs];
-    memcpy(p->name, name, sizeof(p->name));
-    p->size = size;
-    return (uint32_t)w->n_packs++;
-}
-
-static uint32_t new_chunk(struct page_writer *w)
-{
-    if (w->n_chunks == w->chunk_room) {
-        w->chunk_room = w->chunk_room ? w->chunk_room * 2 : 1024;
-        w->chunks = mem_realloc(w->chunks, w->chunk_room * sizeof(*w->chunks));
-        w->bases = mem_realloc(w->bases, w->chunk_room * sizeof(void *));
-    }
-    w->chunks[w->n_chunks] = (struct memory_chunk){.pages = 0};
-    w->bases[w->n_chunks] = NULL;
-    return (uint32_t)w->n_chunks++;
-}
-
 /* ---- what the store has ---- */
-
-struct candidates {
-    struct page_writer *w;
-    size_t preferred; /* in the list already */
-};
-
-static void add_name(struct page_writer *w, const char *name)
-{
-    if ((w->n_learn & (w->n_learn - 1)) == 0)
-        w->learn = mem_realloc(w->learn, (w->n_learn ? w->n_learn * 2 : 1) * sizeof(*w->learn));
-    memcpy(w->learn[w->n_learn++], name, sizeof(*w->learn));
-}
-
-static bool is_listed(const struct page_writer *w, size_t n, const char *name)
-{
-    for (size_t i = 0; i < n; i++)
-        if (strcmp(w->learn[i], name) == 0)
-            return true;
-    return false;
-}
-
-static enum rc consider_pack(void *arg, const char *key, uint64_t size, struct err *err)
-{
-    const struct candidates *c = arg;
-    const char *name = strrchr(key, '/') + 1;
-    (void)size;
-    (void)err;
-    if (strlen(name) == MEMORY_PACK_NAME_LEN && !is_listed(c->w, c->preferred, name))
-        add_name(c->w, name);
-    return RC_OK;
-}
-
-static int newest_first(const void *a, const void *b)
-{
-    return pack_newer(b, a);
-}
 
 static enum rc choose_packs(struct page_writer *w, struct err *err)
 {
     const struct page_writer_options *o = &w->options;
     size_t max = o->packs_max ? o->packs_max
                               : LEARN_PACKS_MIN + (size_t)(o->expect_pages / LEARN_PACK_PAGES);
-    for (size_t i = 0; i < o->n_prefer && w->n_learn < max; i++)
-        if (!is_listed(w, w->n_learn, o->prefer[i]))
-            add_name(w, o->prefer[i]);
-    struct candidates c = {w, w->n_learn};
-    enum rc rc =
-        w->n_learn < max ? backend_list(o->backend, PACK_PREFIX, consider_pack, &c, err) : RC_OK;
-    if (w->n_learn > c.preferred)
-        qsort(w->learn + c.preferred, w->n_learn - c.preferred, sizeof(*w->learn), newest_first);
-    w->n_learn = w->n_learn < max ? w->n_learn : max;
-    return rc;
-}
-
-/* What the past refers to, vouched for by its manifest: the first packs and chunks, by the numbers
- * that they have there. */
-static void take_past(struct page_writer *w)
-{
-    const struct memory *m = page_past_memory(w->options.past);
-    for (size_t i = 0; i < m->n_packs; i++)
-        (void)new_pack(w, m->packs[i].name, m->packs[i].size);
-    for (size_t i = 0; i < m->n_chunks; i++) {
-        uint32_t chunk = new_chunk(w);
-        w->chunks[chunk] = m->chunks[i];
-        if (memory_has_changes(&m->chunks[i]))
-            w->bases[chunk] = mem_alloc(m->chunks[i].pages * sizeof(struct page_place));
-    }
-    for (const struct memory_base *b = m->bases; b < m->bases + m->n_bases; b++)
-        for (uint32_t k = 0; k < b->pages; k++)
-            w->bases[b->chunk][b->at + k] = (struct page_place){b->of, b->of_at + k};
+    return pack_choice_make(o->backend, o->prefer, o->n_prefer, max, &w->choice, err);
 }
 
 /* The number of a chunk that an index has, UINT32_MAX: it is of no use.  Of changes an index does
@@ -215,8 +124,8 @@ static uint32_t learn_chunk(struct page_writer *w, const struct memory_chunk *c)
 {
     uint32_t chunk = w->options.past ? page_past_chunk(w->options.past, c) : UINT32_MAX;
     if (chunk == UINT32_MAX && !memory_has_changes(c)) {
-        chunk = new_chunk(w);
-        w->chunks[chunk] = *c;
+        chunk = chunk_list_chunk(&w->list);
+        w->list.chunks[chunk] = *c;
     }
     return chunk;
 }
@@ -227,7 +136,7 @@ static void learn_index(struct page_writer *w, const char *name, uint64_t size,
 {
     uint32_t pack = w->options.past ? page_past_pack(w->options.past, name) : UINT32_MAX;
     if (pack == UINT32_MAX)
-        pack = new_pack(w, name, size);
+        pack = chunk_list_pack(&w->list, name, size);
     const struct page_name *at = x->names;
     for (size_t i = 0; i < x->n_chunks && w->known < w->options.known_max; i++) {
         struct memory_chunk c = x->chunks[i];
@@ -244,9 +153,9 @@ static void learn_index(struct page_writer *w, const char *name, uint64_t size,
 static void learn(struct page_writer *w)
 {
     (void)pthread_mutex_lock(&w->lock);
-    while (!w->rc && w->next_learn < w->n_learn && w->known < w->options.known_max) {
+    while (!w->rc && w->next_choice < w->choice.n && w->known < w->options.known_max) {
         CLEANUP(pack_index_done) struct pack_index x = {0};
-        const char *name = w->learn[w->next_learn++];
+        const char *name = w->choice.names[w->next_choice++];
         uint64_t size = 0;
         (void)pthread_mutex_unlock(&w->lock);
         bool good =
@@ -256,7 +165,7 @@ static void learn(struct page_writer *w)
             learn_index(w, name, size, &x);
     }
     if (--w->learning == 0)
-        w->learned_packs = w->n_packs;
+        w->learned_packs = w->list.n_packs;
     (void)pthread_cond_broadcast(&w->work);
     (void)pthread_mutex_unlock(&w->lock);
 }
@@ -270,7 +179,7 @@ static enum rc open_pack(struct worker *k, struct err *err)
     if (rc)
         return rc;
     (void)pthread_mutex_lock(&w->lock);
-    k->pack_number = new_pack(w, pack_name(k->pack), 0);
+    k->pack_number = chunk_list_pack(&w->list, pack_name(k->pack), 0);
     (void)pthread_mutex_unlock(&w->lock);
     return RC_OK;
 }
@@ -282,7 +191,7 @@ static enum rc close_pack(struct worker *k, struct err *err)
         return RC_OK;
     enum rc rc = pack_commit(k->pack, err);
     (void)pthread_mutex_lock(&w->lock);
-    w->packs[k->pack_number].size = pack_size(k->pack);
+    w->list.packs[k->pack_number].size = pack_size(k->pack);
     w->totals.written += pack_size(k->pack);
     (void)pthread_mutex_unlock(&w->lock);
     pack_abortp(&k->pack);
@@ -306,7 +215,7 @@ static enum rc seal(struct worker *k, struct open_chunk *o, const uint8_t *pages
         return rc;
     c.pack = k->pack_number;
     (void)pthread_mutex_lock(&w->lock);
-    w->chunks[o->number] = c;
+    w->list.chunks[o->number] = c;
     (void)pthread_mutex_unlock(&w->lock);
     o->filled = 0;
     return pack_is_full(k->pack) ? close_pack(k, err) : RC_OK;
@@ -321,23 +230,24 @@ static bool is_zero(const uint8_t *page)
 }
 
 /* A place in an open chunk, which has room; the lock is held. */
-static ref take_place(struct page_writer *w, struct open_chunk *o, const struct page_name *name)
+static page_ref take_place(struct page_writer *w, struct open_chunk *o,
+                           const struct page_name *name)
 {
     if (o->filled == 0)
-        o->number = new_chunk(w);
+        o->number = chunk_list_chunk(&w->list);
     o->names[o->filled] = *name;
     page_table_add(&w->table, name, (struct page_place){o->number, o->filled});
-    return (ref)o->number << 8 | o->filled++;
+    return page_ref_of(o->number, o->filled++);
 }
 
-static ref take_change(struct worker *k, const struct page_block *b, const struct page_name *name)
+static page_ref take_change(struct worker *k, const struct page_block *b,
+                            const struct page_name *name)
 {
     struct open_chunk *o = &k->changes;
-    ref r = take_place(k->writer, o, name);
+    page_ref r = take_place(k->writer, o, name);
     if (o->filled == 1) {
         blake3_hasher_init(&o->whole);
-        o->bases = mem_alloc(MEMORY_CHUNK_PAGES * sizeof(*o->bases));
-        k->writer->bases[o->number] = o->bases;
+        o->bases = chunk_list_bases(&k->writer->list, o->number, MEMORY_CHUNK_PAGES);
     }
     k->writer->totals.changed += !b->input->draft;
     return r;
@@ -354,7 +264,7 @@ static void look_back(struct worker *k, const struct page_block *b, const struct
     (void)pthread_mutex_lock(&w->lock);
     for (unsigned i = 0; i < b->n; i++) {
         wanted[i] =
-            b->input->refs[b->first + i] != REF_ZERO && !page_table_find(&w->table, &names[i]);
+            b->input->refs[b->first + i] != PAGE_REF_ZERO && !page_table_find(&w->table, &names[i]);
         any = any || wanted[i];
     }
     (void)pthread_mutex_unlock(&w->lock);
@@ -374,17 +284,17 @@ static void place_pages(struct worker *k, const struct page_block *b, const stru
 {
     struct page_writer *w = k->writer;
     (void)pthread_mutex_lock(&w->lock);
-    ref *refs = b->input->refs + b->first;
+    page_ref *refs = b->input->refs + b->first;
     for (; *at < b->n && k->open.filled < MEMORY_CHUNK_PAGES &&
            k->changes.filled < MEMORY_CHUNK_PAGES;
          ++*at) {
-        if (refs[*at] == REF_ZERO)
+        if (refs[*at] == PAGE_REF_ZERO)
             continue;
         const struct page_name *name = &names[*at];
         const struct page_place *known = page_table_find(&w->table, name);
         w->totals.known += known != NULL && !b->input->draft;
         if (known) {
-            refs[*at] = (ref)known->chunk << 8 | known->page;
+            refs[*at] = page_ref_of(known->chunk, known->page);
         } else if (k->look.small[*at]) {
             refs[*at] = take_change(k, b, name);
             changed->list[changed->n++] = (uint8_t)*at;
@@ -422,23 +332,23 @@ static enum rc fill_changes(struct worker *k, const struct page_block *b,
     return o->filled == MEMORY_CHUNK_PAGES ? seal(k, o, o->pages, err) : RC_OK;
 }
 
-/* Names of the pages that are not zero; these have REF_ZERO afterwards. */
+/* Names of the pages that are not zero; these have PAGE_REF_ZERO afterwards. */
 static unsigned name_pages(const struct worker *k, const struct page_block *b,
                            struct page_name *names)
 {
     const void *pages[MEMORY_CHUNK_PAGES];
     struct page_name list[MEMORY_CHUNK_PAGES];
-    ref *refs = b->input->refs + b->first;
+    page_ref *refs = b->input->refs + b->first;
     unsigned n = 0;
     for (unsigned i = 0; i < b->n; i++) {
         const uint8_t *page = b->pages + i * MEMORY_PAGE;
-        refs[i] = is_zero(page) ? REF_ZERO : REF_NONE;
-        if (refs[i] != REF_ZERO)
+        refs[i] = is_zero(page) ? PAGE_REF_ZERO : PAGE_REF_NONE;
+        if (refs[i] != PAGE_REF_ZERO)
             pages[n++] = page;
     }
     page_name_all(k->writer->options.domain, pages, n, list);
     for (unsigned i = 0, at = 0; i < b->n; i++)
-        if (refs[i] != REF_ZERO)
+        if (refs[i] != PAGE_REF_ZERO)
             names[i] = list[at++];
     return b->n - n;
 }
@@ -526,9 +436,7 @@ static struct page_input *new_input(uint32_t id, uint64_t pages)
 {
     struct page_input *in = mem_zalloc(sizeof(*in));
     *in = (struct page_input){.id = id, .pages = pages};
-    in->refs = mem_alloc((pages + 1) * sizeof(*in->refs));
-    for (uint64_t i = 0; i < pages; i++)
-        in->refs[i] = REF_NONE;
+    in->refs = page_refs_new(pages);
     return in;
 }
 
@@ -738,8 +646,8 @@ enum rc page_writer_open(const struct page_writer_options *o, struct page_writer
     (void)pthread_cond_init(&w->room, NULL);
     if (o->alone)
         w->options.past = NULL;
-    if (w->options.past)
-        take_past(w);
+    if (w->options.past) /* vouched for by its manifest: the first packs and chunks */
+        chunk_list_take(&w->list, page_past_memory(w->options.past));
     enum rc rc = o->alone ? RC_OK : choose_packs(w, err);
     if (!rc)
         rc = make_buffers(w, err);
@@ -764,45 +672,7 @@ static void stop_workers(struct page_writer *w)
     }
 }
 
-/* ---- the end: references become extents, what is not referred to goes ---- */
-
-static bool continues(const struct memory_extent *e, ref r)
-{
-    if (e->pages == UINT32_MAX)
-        return false;
-    if (r == REF_ZERO || e->chunk == MEMORY_ZERO)
-        return r == REF_ZERO && e->chunk == MEMORY_ZERO;
-    return r >> 8 == e->chunk && (r & 0xff) == (uint64_t)e->at + e->pages;
-}
-
-static enum rc add_stream(const struct page_input *in, struct memory *m, size_t *room,
-                          struct err *err)
-{
-    struct memory_stream *s = &m->streams[m->n_streams++];
-    *s = (struct memory_stream){.id = in->id, .pages = in->pages, .first = m->n_extents};
-    for (uint64_t i = 0; i < in->pages; i++) {
-        ref r = in->refs[i];
-        if (r == REF_NONE)
-            return err_set(err, RC_INVALID, "page %ju of page image %u was not given", (uintmax_t)i,
-                           in->id);
-        if (s->n && continues(&m->extents[m->n_extents - 1], r)) {
-            m->extents[m->n_extents - 1].pages++;
-            continue;
-        }
-        if (m->n_extents == *room) {
-            *room = *room ? *room * 2 : 1024;
-            m->extents = mem_realloc(m->extents, *room * sizeof(*m->extents));
-        }
-        bool zero = r == REF_ZERO;
-        m->extents[m->n_extents++] =
-            (struct memory_extent){.page = i,
-                                   .pages = 1,
-                                   .chunk = zero ? MEMORY_ZERO : (uint32_t)(r >> 8),
-                                   .at = zero ? 0 : (uint32_t)(r & 0xff)};
-        s->n++;
-    }
-    return RC_OK;
-}
+/* ---- the end ---- */
 
 /* The workers have ended: what drafts hold is known. */
 static void take_loans(struct page_writer *w)
@@ -810,93 +680,16 @@ static void take_loans(struct page_writer *w)
     for (size_t i = 0; i < w->n_loans; i++) {
         const struct loan *l = &w->loans[i];
         for (uint64_t k = 0; k < l->n; k++) {
-            ref r = l->from->refs[l->at + k];
+            page_ref r = l->from->refs[l->at + k];
             l->to->refs[l->first + k] = r;
-            w->totals.zero += r == REF_ZERO;
-            if (r < REF_NONE && w->chunks[r >> 8].pack < w->learned_packs)
+            w->totals.zero += r == PAGE_REF_ZERO;
+            uint32_t chunk = page_ref_place(r).chunk;
+            if (r < PAGE_REF_NONE && w->list.chunks[chunk].pack < w->learned_packs)
                 w->totals.known++;
-            else if (r < REF_NONE && w->bases[r >> 8])
+            else if (r < PAGE_REF_NONE && w->list.bases[chunk])
                 w->totals.changed++;
         }
         w->totals.pages += l->n;
-    }
-}
-
-/* New numbers of chunks and packs, UINT32_MAX: not used so far. */
-struct renumber {
-    const struct page_writer *w;
-    struct memory *m;
-    uint32_t *chunk, *pack;
-    size_t base_room;
-};
-
-static uint32_t keep_chunk(struct renumber *r, uint32_t chunk)
-{
-    const struct page_writer *w = r->w;
-    struct memory *m = r->m;
-    struct memory_chunk c = w->chunks[chunk];
-    if (r->chunk[chunk] != UINT32_MAX)
-        return r->chunk[chunk];
-    if (r->pack[c.pack] == UINT32_MAX) {
-        m->packs[m->n_packs] = w->packs[c.pack];
-        r->pack[c.pack] = (uint32_t)m->n_packs++;
-    }
-    c.pack = r->pack[c.pack];
-    m->chunks[m->n_chunks] = c;
-    r->chunk[chunk] = (uint32_t)m->n_chunks++;
-    return r->chunk[chunk];
-}
-
-static void add_base(struct renumber *r, struct memory_base b)
-{
-    struct memory *m = r->m;
-    struct memory_base *last = m->n_bases ? &m->bases[m->n_bases - 1] : NULL;
-    if (last && last->chunk == b.chunk && last->of == b.of &&
-        last->of_at + last->pages == b.of_at) {
-        last->pages++;
-        return;
-    }
-    if (m->n_bases == r->base_room) {
-        r->base_room = r->base_room ? r->base_room * 2 : 256;
-        m->bases = mem_realloc(m->bases, r->base_room * sizeof(*m->bases));
-    }
-    m->bases[m->n_bases++] = b;
-}
-
-/* A chunk of changes and, before it, what they are changes of. */
-static uint32_t keep_changes(struct renumber *r, uint32_t chunk)
-{
-    const struct page_place *bases = r->w->bases[chunk];
-    unsigned n = r->w->chunks[chunk].pages;
-    for (unsigned i = 0; i < n; i++)
-        (void)keep_chunk(r, bases[i].chunk);
-    uint32_t own = keep_chunk(r, chunk);
-    for (unsigned i = 0; i < n; i++)
-        add_base(r, (struct memory_base){.chunk = own,
-                                         .of = r->chunk[bases[i].chunk],
-                                         .at = (uint16_t)i,
-                                         .pages = 1,
-                                         .of_at = (uint16_t)bases[i].page});
-    return own;
-}
-
-/* Number chunks and packs anew, in the order in which they are first needed. */
-static void keep_what_is_used(const struct page_writer *w, struct memory *m)
-{
-    CLEANUP(mem_freep) uint32_t *chunk_of = mem_alloc((w->n_chunks + 1) * sizeof(uint32_t));
-    CLEANUP(mem_freep) uint32_t *pack_of = mem_alloc((w->n_packs + 1) * sizeof(uint32_t));
-    struct renumber r = {.w = w, .m = m, .chunk = chunk_of, .pack = pack_of};
-    memset(chunk_of, 0xff, (w->n_chunks + 1) * sizeof(uint32_t));
-    memset(pack_of, 0xff, (w->n_packs + 1) * sizeof(uint32_t));
-    m->chunks = mem_alloc((w->n_chunks + 1) * sizeof(*m->chunks));
-    m->packs = mem_alloc((w->n_packs + 1) * sizeof(*m->packs));
-    for (size_t i = 0; i < m->n_extents; i++) {
-        struct memory_extent *e = &m->extents[i];
-        if (e->chunk == MEMORY_ZERO)
-            continue;
-        bool first = chunk_of[e->chunk] == UINT32_MAX;
-        e->chunk =
-            first && w->bases[e->chunk] ? keep_changes(&r, e->chunk) : keep_chunk(&r, e->chunk);
     }
 }
 
@@ -925,10 +718,11 @@ enum rc page_writer_finish(struct page_writer *w, struct memory *out,
     if (w->n_inputs)
         qsort(w->inputs, w->n_inputs, sizeof(void *), by_id);
     for (size_t i = 0; !rc && i < w->n_inputs; i++)
-        rc = add_stream(w->inputs[i], &m, &room, err);
+        rc = page_refs_add_stream(w->inputs[i]->refs, w->inputs[i]->id, w->inputs[i]->pages, &m,
+                                  &room, err);
     if (rc)
         return rc;
-    keep_what_is_used(w, &m);
+    chunk_list_number(&w->list, &m);
     *out = m;
     m = (struct memory){0};
     *totals = w->totals;
@@ -960,20 +754,16 @@ void page_writer_freep(struct page_writer **p)
         free(w->workers[i].changes.pages);
         page_look_done(&w->workers[i].look);
     }
-    for (size_t i = 0; i < w->n_chunks; i++)
-        free(w->bases[i]);
     free_inputs(w->inputs, w->n_inputs);
     free_inputs(w->drafts, w->n_drafts);
     if (w->arena)
         (void)munmap(w->arena, w->arena_len);
     page_table_done(&w->table);
+    pack_choice_done(&w->choice);
+    chunk_list_done(&w->list);
     free(w->loans);
     free(w->workers);
     free(w->blocks);
-    free(w->learn);
-    free(w->packs);
-    free(w->chunks);
-    free(w->bases);
     (void)pthread_cond_destroy(&w->work);
     (void)pthread_cond_destroy(&w->room);
     (void)pthread_mutex_destroy(&w->lock);
