@@ -1,5 +1,5 @@
-/* Which pages of a process are in memory, or have been written: ioctl(PAGEMAP_SCAN), Linux >= 6.7.
- * Threads: safe. */
+/* Which pages of a process's anonymous memory there are, or have been written: ioctl(PAGEMAP_SCAN),
+ * Linux >= 6.7. Threads: safe. */
 #pragma once
 
 #include "base/err.h"
@@ -26,8 +26,8 @@ bool pages_can_scan(void);
  * errors  RC_NOT_FOUND (no such process), RC_DENIED, RC_IO */
 enum rc pages_open(pid_t pid, int *out_fd, struct err *err);
 
-/* Pages of an address range that are in memory or swapped out, but for pages that still are those
- * of a file.  Zero pages that were only read may be among them.
+/* Pages of an address range that are in memory or swapped out.  In a mapping of a file also those
+ * that still are the file's.  Zero pages that were only read may be among them.
  * errors  RC_UNSUPPORTED (kernel), RC_IO, or what visit returned */
 enum rc pages_scan(int pagemap, uint64_t start, uint64_t end, pages_visit *visit, void *arg,
                    struct err *err);

@@ -1,6 +1,8 @@
 #include "container/proc_tree.h"
 
+#include "base/buf.h"
 #include "base/compiler.h"
+#include "base/fs.h"
 #include "base/mem.h"
 #include "base/sys.h"
 #include "container/join.h"
@@ -9,13 +11,17 @@
 
 #include <ctype.h>
 #include <dirent.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define PROCESSES_MAX 65536
 #define KILL ((uint64_t)1 << (SIGKILL - 1))
+#define CHILDREN_MAX ((size_t)1 << 20) /* bytes of their PIDs */
+#define SAME_TRIES 32U
 
 static enum rc open_task(pid_t pid, int *out, struct err *err)
 {
@@ -52,7 +58,9 @@ enum rc proc_facts_read(pid_t pid, struct proc_facts *out, struct err *err)
     return RC_OK;
 }
 
-static enum rc all_processes(struct proc_facts **out, size_t *out_n, struct err *err)
+/* neighbour: who is not in the PID namespace of this process does not count; 0: everybody does */
+static enum rc all_processes(pid_t neighbour, struct proc_facts **out, size_t *out_n,
+                             struct err *err)
 {
     DIR *dir = opendir("/proc");
     if (!dir)
@@ -65,7 +73,10 @@ static enum rc all_processes(struct proc_facts **out, size_t *out_n, struct err 
             continue;
         if (n == cap)
             list = mem_realloc(list, (cap *= 2) * sizeof(*list));
-        if (proc_facts_read((pid_t)strtoull(e->d_name, NULL, 10), &list[n], NULL) == RC_OK)
+        pid_t pid = (pid_t)strtoull(e->d_name, NULL, 10);
+        if (neighbour && !join_same(pid, neighbour, "pid"))
+            continue; /* before more is read, which takes far longer */
+        if (proc_facts_read(pid, &list[n], NULL) == RC_OK)
             fits = ++n <= PROCESSES_MAX;
     }
     (void)closedir(dir);
@@ -91,11 +102,11 @@ static size_t gather(struct proc_facts *all, size_t n, size_t have)
     return have;
 }
 
-enum rc proc_tree(pid_t root, struct proc_facts **out, size_t *out_n, struct err *err)
+static enum rc tree_of_all(pid_t root, struct proc_facts **out, size_t *out_n, struct err *err)
 {
     CLEANUP(mem_freep) struct proc_facts *all = NULL;
     size_t n = 0;
-    enum rc rc = all_processes(&all, &n, err);
+    enum rc rc = all_processes(0, &all, &n, err);
     if (rc)
         return rc;
     size_t at = 0;
@@ -111,26 +122,115 @@ enum rc proc_tree(pid_t root, struct proc_facts **out, size_t *out_n, struct err
     return RC_OK;
 }
 
+/* ---- a tree by what the kernel lists as children of each thread ---- */
+
+/* Once. */
+static enum rc read_children(int task, struct buf *out)
+{
+    int fd = sys_openat(task, "task", O_RDONLY | O_DIRECTORY, 0);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!dir) {
+        fd_closep(&fd);
+        return RC_NOT_FOUND;
+    }
+    for (const struct dirent *e; (e = readdir(dir));) {
+        char name[32];
+        (void)snprintf(name, sizeof(name), "%.16s/children", e->d_name);
+        if (isdigit((unsigned char)e->d_name[0]))
+            (void)fs_read_file(fd, name, CHILDREN_MAX, out, NULL); /* a thread may have ended */
+    }
+    (void)closedir(dir);
+    return out->overflowed ? RC_TOO_BIG : RC_OK;
+}
+
+/* The kernel goes by places in its list: when a child is taken off that it has told, it omits one
+ * of those that come later.  Two answers that are the same omit none, since they would have to have
+ * told the one that was taken off. */
+static enum rc children_text(pid_t pid, struct buf *out)
+{
+    CLEANUP(fd_closep) int task = -1;
+    enum rc rc = open_task(pid, &task, NULL);
+    for (unsigned i = 0; !rc && i < SAME_TRIES; i++) {
+        CLEANUP(buf_done) struct buf text = {.max = CHILDREN_MAX};
+        rc = read_children(task, &text);
+        if (!rc && i > 0 && text.len == out->len &&
+            (!text.len || memcmp(text.data, out->data, text.len) == 0))
+            return RC_OK;
+        buf_done(out);
+        *out = text;
+        text = (struct buf)BUF_INIT;
+    }
+    return rc == RC_NOT_FOUND ? rc : RC_CONFLICT;
+}
+
+struct growing {
+    struct proc_facts *list;
+    size_t n;
+};
+
+static void add_process(struct growing *g, pid_t pid)
+{
+    struct proc_facts f;
+    if (proc_facts_read(pid, &f, NULL) != RC_OK)
+        return; /* gone already */
+    if ((g->n & (g->n - 1)) == 0)
+        g->list = mem_realloc(g->list, (g->n ? g->n * 2 : 1) * sizeof(*g->list));
+    g->list[g->n++] = f;
+}
+
+/* errors RC_NOT_FOUND (no root), RC_CONFLICT (it changes all the time), RC_TOO_BIG */
+static enum rc tree_by_children(pid_t root, struct growing *g)
+{
+    add_process(g, root);
+    for (size_t at = 0; at < g->n; at++) {
+        CLEANUP(buf_done) struct buf text = {.max = CHILDREN_MAX};
+        enum rc rc = children_text(g->list[at].pid, &text);
+        if (rc == RC_NOT_FOUND)
+            continue; /* it has ended meanwhile: it has no children any more */
+        if (rc || g->n > PROCESSES_MAX)
+            return rc ? rc : RC_TOO_BIG;
+        char *end = NULL;
+        for (const char *next = buf_str(&text);; next = end) {
+            long pid = strtol(next, &end, 10);
+            if (end == next)
+                break;
+            add_process(g, (pid_t)pid);
+        }
+    }
+    return g->n ? RC_OK : RC_NOT_FOUND;
+}
+
+/* Kernels without CRIU's needs have no such lists. */
+static bool lists_children(void)
+{
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)getpid(), (int)getpid());
+    return access(path, R_OK) == 0;
+}
+
+enum rc proc_tree(pid_t root, struct proc_facts **out, size_t *out_n, struct err *err)
+{
+    struct growing g = {0};
+    enum rc rc = lists_children() ? tree_by_children(root, &g) : RC_UNSUPPORTED;
+    if (rc) {
+        free(g.list);
+        return tree_of_all(root, out, out_n, err);
+    }
+    *out = g.list;
+    *out_n = g.n;
+    return RC_OK;
+}
+
 enum rc proc_in_namespace(pid_t pid, struct proc_facts **out, size_t *out_n, struct err *err)
 {
-    struct proc_facts *all = NULL;
-    size_t n = 0, kept = 0;
-    enum rc rc = all_processes(&all, &n, err);
-    if (rc)
-        return rc;
-    for (size_t i = 0; i < n; i++)
-        if (join_same(all[i].pid, pid, "pid"))
-            all[kept++] = all[i];
-    *out = all;
-    *out_n = kept;
-    return RC_OK;
+    return all_processes(pid, out, out_n, err);
 }
 
 enum rc proc_children(pid_t parent, struct proc_facts **out, size_t *out_n, struct err *err)
 {
     struct proc_facts *all = NULL;
     size_t n = 0, kept = 0;
-    enum rc rc = all_processes(&all, &n, err);
+    enum rc rc = all_processes(0, &all, &n, err);
     if (rc)
         return rc;
     for (size_t i = 0; i < n; i++)

@@ -13,7 +13,8 @@
 #define KEEP "lib/keep.so"
 #define RECORDS_MAX ((size_t)1 << 22)
 
-/* As tools/criu/pages.c writes it, and keep.c: then start and end are 0. */
+/* As tools/criu/pages.c writes it, and keep.c: then start and end are 0.  One that is all 0 is
+ * ours: no keepers. */
 struct record {
     int32_t pid;
     int32_t keeper;
@@ -64,6 +65,8 @@ static size_t unite(struct cr_hidden *list, size_t n)
 
 static bool makes_sense(const struct record *r)
 {
+    if (!r->pid)
+        return !r->keeper && !r->start && !r->end;
     if (r->keeper)
         return r->pid > 0 && r->keeper > 0 && !r->start && !r->end;
     return r->pid > 0 && r->start < r->end && r->start % CR_PAGE == 0 && r->end % CR_PAGE == 0;
@@ -89,6 +92,12 @@ static enum rc read_records(int fd, struct record **out, size_t *out_n, struct e
     return RC_OK;
 }
 
+enum rc cr_keepers_decline(int fd, struct err *err)
+{
+    const struct record nobody = {0};
+    return sys_write_all(fd, &nobody, sizeof(nobody), err);
+}
+
 enum rc cr_hidden_read(int fd, struct cr_hidden **out, size_t *out_n, struct err *err)
 {
     CLEANUP(mem_freep) struct record *records = NULL;
@@ -98,7 +107,7 @@ enum rc cr_hidden_read(int fd, struct cr_hidden **out, size_t *out_n, struct err
         return rc;
     CLEANUP(mem_freep) struct cr_hidden *list = mem_zalloc((all + 1) * sizeof(*list));
     for (size_t i = 0; i < all; i++)
-        if (!records[i].keeper)
+        if (records[i].pid && !records[i].keeper)
             list[n++] =
                 (struct cr_hidden){(uint32_t)records[i].pid, records[i].start, records[i].end};
     qsort(list, n, sizeof(*list), by_place);

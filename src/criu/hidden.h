@@ -6,7 +6,7 @@
  * that are lazy and in no page image, which is how CRIU itself marks pages that come later.
  *
  * Where it is told to, CRIU also leaves a *keeper* behind for each process of which it has not seen
- * all: a process that never runs and has the same memory, copied on write or shared
+ * all: a process that never runs and has the same memory, copied on write
  * (tools/criu/keep.c), so that the copying can follow when the tree goes on or has ended.
  *
  * Threads: safe, on different objects.
@@ -27,6 +27,10 @@
 /* Whether the program at this path knows the variable, and keepers. */
 bool cr_can_hide(const char *criu);
 bool cr_can_keep(const char *criu);
+
+/* Through the same descriptor, before the dump: leave none behind after all.
+ * errors  RC_IO */
+enum rc cr_keepers_decline(int fd, struct err *err);
 
 struct cr_hidden {
     uint32_t pid; /* as CRIU saw it */

@@ -4,6 +4,7 @@
 #include "base/fs.h"
 #include "base/mem.h"
 #include "base/sys.h"
+#include "container/join.h"
 #include "container/keeper.h"
 #include "container/pages.h"
 #include "container/proc_tree.h"
@@ -11,6 +12,7 @@
 #include "criu/hidden.h"
 #include "criu/pagemap.h"
 #include "criu/session.h"
+#include "engine/census.h"
 #include "engine/copier.h"
 #include "engine/earlier.h"
 #include "engine/page_image.h"
@@ -32,8 +34,9 @@
 #include <unistd.h>
 
 #define SMALL_BUFFERS ((uint64_t)32 << 20) /* where storing keeps up with copying, or has to */
-#define PIPE_BYTES ((uint64_t)1 << 20)     /* that CRIU puts into one pipe: two descriptors */
-#define SPARE_DESCRIPTORS 2048U            /* that CRIU needs for other things */
+#define LITTLE_PAGES (SMALL_BUFFERS / 2 / MEMORY_PAGE) /* twice as many fit into them */
+#define PIPE_BYTES ((uint64_t)1 << 20) /* that CRIU puts into one pipe: two descriptors */
+#define SPARE_DESCRIPTORS 2048U        /* that CRIU needs for other things */
 
 enum mode { MODE_HIDE, MODE_LAZY, MODE_IMAGES };
 
@@ -49,7 +52,8 @@ struct kept {
 
 struct capture {
     enum mode mode;
-    bool keep;
+    bool keep;        /* keepers are asked for */
+    bool store_later; /* the tree waits for the copying alone */
     bool outside, plain;
     struct store_staging *into; /* borrowed */
     int staging;                /* its directory */
@@ -62,6 +66,7 @@ struct capture {
     bool hold_pages;
     uint64_t counter;        /* plain: bytes written; atomic */
     struct precopy *precopy; /* what was read ahead; NULL = nothing */
+    struct census *census;   /* of the frozen tree; NULL before */
 
     /* What is to be copied, and from whom. */
     struct cr_pagemaps maps;
@@ -137,6 +142,7 @@ enum rc capture_open(const struct capture_options *o, struct capture **out, stru
     CLEANUP(capture_freep) struct capture *c = mem_zalloc(sizeof(*c));
     *c = (struct capture){.mode = o->plain ? MODE_HIDE : choose_mode(o),
                           .keep = o->keep,
+                          .store_later = o->hold,
                           .outside = o->outside,
                           .plain = o->plain,
                           .into = o->into,
@@ -185,12 +191,25 @@ const uint64_t *capture_counter(const struct capture *c)
 
 /* ---- copying ---- */
 
+static enum rc decline_keepers(struct capture *c, struct err *err)
+{
+    enum rc rc = cr_keepers_decline(c->file, err);
+    if (rc)
+        return rc;
+    c->keep = false;
+    c->hold_pages = c->store_later;
+    return RC_OK;
+}
+
 enum rc capture_ahead(struct capture *c, pid_t root, uint64_t deadline, struct err *err)
 {
     if (c->mode != MODE_HIDE)
         return err_set(err, RC_UNSUPPORTED, "this CRIU cannot be kept from memory");
     page_writer_hold(c->writer, false);
     enum rc rc = precopy_run(root, c->writer, c->earlier, deadline, &c->precopy, err);
+    /* To copy little takes less than to make keepers, who need a copy of all page tables. */
+    if (!rc && c->keep && precopy_expected(c->precopy) <= LITTLE_PAGES)
+        rc = decline_keepers(c, err);
     page_writer_hold(c->writer, c->hold_pages);
     return rc;
 }
@@ -299,9 +318,7 @@ static enum rc find_pages(const struct capture *c, pid_t pid, const struct cr_hi
     enum rc rc = pages_open(pid, &fd, err);
     CLEANUP(fd_closep) int pagemap = fd;
     for (size_t i = 0; !rc && i < n; i++)
-        rc = c->precopy ? precopy_scan(c->precopy, pid, pagemap, list[i].start, list[i].end,
-                                       take_run, out, err)
-                        : pages_scan(pagemap, list[i].start, list[i].end, take_run, out, err);
+        rc = census_scan(c->census, pid, pagemap, list[i].start, list[i].end, take_run, out, err);
     return rc;
 }
 
@@ -334,18 +351,32 @@ static void drop_keepers(struct capture *c)
     c->n_kept = 0;
 }
 
-/* All, or none: what is left to be copied frozen is all of it. */
-static void take_keepers(struct capture *c, const struct proc_facts *tasks, size_t n_tasks)
+/* The PID that we know a process by, 0: it is not there. */
+static pid_t pid_of(const struct capture *c, const struct proc_facts *tasks, size_t n, uint32_t pid)
+{
+    const struct proc_facts *task = task_of(c, tasks, n, pid);
+    return task ? task->pid : 0;
+}
+
+/* All, or none: what is left to be copied frozen is all of it.  They were not there yet when the
+ * tasks were listed.
+ * neighbour  some process of their PID namespace */
+static void take_keepers(struct capture *c, pid_t neighbour)
 {
     CLEANUP(mem_freep) struct cr_keeper *list = NULL;
-    size_t n = 0;
-    bool good = cr_keepers_read(c->file, &list, &n, NULL) == RC_OK;
-    c->kept = mem_zalloc((n + 1) * sizeof(*c->kept));
+    CLEANUP(mem_freep) struct proc_facts *tasks = NULL;
+    size_t n = 0, n_tasks = 0;
+    bool ours = c->outside || join_same(neighbour, getpid(), "pid"); /* CRIU's PIDs are */
+    if (cr_keepers_read(c->file, &list, &n, NULL) || !n ||
+        (!ours && proc_in_namespace(neighbour, &tasks, &n_tasks, NULL)))
+        return;
+    bool good = true;
+    c->kept = mem_zalloc(n * sizeof(*c->kept));
     for (size_t i = 0; i < n; i++) {
-        const struct proc_facts *of = task_of(c, tasks, n_tasks, list[i].pid);
-        const struct proc_facts *keeper = task_of(c, tasks, n_tasks, list[i].keeper);
-        if (of && keeper && keeper_take(keeper->pid, NULL) == RC_OK)
-            c->kept[c->n_kept++] = (struct kept){of->pid, keeper->pid};
+        pid_t of = ours ? (pid_t)list[i].pid : pid_of(c, tasks, n_tasks, list[i].pid);
+        pid_t keeper = ours ? (pid_t)list[i].keeper : pid_of(c, tasks, n_tasks, list[i].keeper);
+        if (of && keeper && keeper_take(keeper, NULL) == RC_OK)
+            c->kept[c->n_kept++] = (struct kept){of, keeper};
         else
             good = false;
     }
@@ -355,12 +386,10 @@ static void take_keepers(struct capture *c, const struct proc_facts *tasks, size
 
 void capture_forget(struct capture *c, pid_t in_namespace)
 {
-    CLEANUP(mem_freep) struct proc_facts *tasks = NULL;
-    size_t n = 0;
-    if (c->n_kept || c->mode != MODE_HIDE || proc_in_namespace(in_namespace, &tasks, &n, NULL))
+    if (c->n_kept || c->mode != MODE_HIDE)
         return; /* those that were taken end with the capture */
     free(STEAL(c->kept));
-    take_keepers(c, tasks, n);
+    take_keepers(c, in_namespace);
     drop_keepers(c);
 }
 
@@ -404,14 +433,15 @@ static enum rc add_hidden(struct capture *c, const struct proc_facts *tasks, siz
 
 static enum rc plan_all(struct capture *c, pid_t in_namespace, struct err *err)
 {
-    CLEANUP(mem_freep) struct proc_facts *tasks = NULL;
+    const struct proc_facts *tasks = NULL;
     struct cr_pagemaps *maps = &c->maps;
     size_t n_tasks = 0;
     enum rc rc = cr_pagemaps_load(c->staging, maps, err);
+    capture_frozen(c, in_namespace);
     if (!rc)
-        rc = proc_in_namespace(in_namespace, &tasks, &n_tasks, err);
+        rc = census_tasks(c->census, &tasks, &n_tasks, err);
     if (!rc && c->mode == MODE_HIDE) {
-        take_keepers(c, tasks, n_tasks);
+        take_keepers(c, in_namespace);
         rc = add_hidden(c, tasks, n_tasks, err);
     }
     for (size_t i = 0; !rc && i < maps->n; i++) {
@@ -446,6 +476,12 @@ static enum rc copy_all(struct capture *c, struct err *err)
     return rc ? err_ctx(err, rc, "copy memory") : RC_OK;
 }
 
+void capture_frozen(struct capture *c, pid_t in_namespace)
+{
+    if (!c->census)
+        c->census = census_begin(in_namespace, c->precopy);
+}
+
 enum rc capture_copy(struct capture *c, pid_t in_namespace, const struct cancel *cancel,
                      struct err *err)
 {
@@ -464,6 +500,7 @@ enum rc capture_copy(struct capture *c, pid_t in_namespace, const struct cancel 
 
 void capture_thawed(struct capture *c)
 {
+    census_endp(&c->census);
     precopy_freep(&c->precopy);
 }
 
@@ -584,6 +621,7 @@ void capture_freep(struct capture **p)
     if (!c)
         return;
     drop_keepers(c);
+    census_endp(&c->census);
     precopy_freep(&c->precopy);
     page_writer_freep(&c->writer);
     earlier_freep(&c->earlier);

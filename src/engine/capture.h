@@ -78,6 +78,10 @@ const uint64_t *capture_counter(const struct capture *c);
  * errors  as precopy_run() */
 enum rc capture_ahead(struct capture *c, pid_t root, uint64_t deadline, struct err *err);
 
+/* All is frozen and CRIU begins to dump: look around beside it (engine/census.h).  May be left out.
+ * in_namespace  some process of the tree's PID namespace */
+void capture_frozen(struct capture *c, pid_t in_namespace);
+
 /* At the post-dump notification: copy the memory of the frozen tree, or take over its keepers.
  * in_namespace  some process of its PID namespace
  * cancel        ends it early, or NULL

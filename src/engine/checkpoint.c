@@ -523,6 +523,8 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
     fd_closep(&fd);
     if (event == CR_PRE_DUMP)
         c->frozen_at = clock_now();
+    if (event == CR_QUERY_EXT_FILES && c->capture) /* which it asks for when all is frozen */
+        capture_frozen(c->capture, c->req->pid);
     if (event != CR_POST_DUMP)
         return RC_OK;
     size_t mended = 0;

@@ -43,6 +43,7 @@ struct precopy {
     const struct earlier *earlier;
     struct process *list;
     size_t n;
+    uint64_t dirty; /* pages of the last round */
 };
 
 bool precopy_can_do_without(enum rc rc)
@@ -147,16 +148,17 @@ static bool is_private_memory(const struct map *m)
 }
 
 /* As tools/criu/pages.c chooses what CRIU does not see.  If the two differ, less is read ahead. */
-static bool is_ours(const struct map *m)
+bool precopy_takes(const struct map *m)
 {
-    return (m->flags & (MAPS_READ | MAPS_WRITE)) == (MAPS_READ | MAPS_WRITE) &&
+    return is_private_memory(m) &&
+           (m->flags & (MAPS_READ | MAPS_WRITE)) == (MAPS_READ | MAPS_WRITE) &&
            m->end - m->start >= SMALLEST;
 }
 
 /* errors RC_NOT_FOUND: the userfaultfd is of an address space that is gone */
 static enum rc mark_mapping(struct process *p, int pagemap, const struct map *m, struct err *err)
 {
-    bool ours = is_ours(m);
+    bool ours = precopy_takes(m);
     struct mark mark = {p, ours && pages_registered(pagemap, m->start, m->end)};
     enum rc rc = written_register(p->uffd, m->start, m->end, err);
     if (rc == RC_CONFLICT || rc == RC_UNSUPPORTED)
@@ -333,8 +335,13 @@ enum rc precopy_round(struct precopy *p, uint64_t *out_pages, struct err *err)
     if (!rc)
         rc = copy_dirty(p, err);
     if (!rc)
-        *out_pages = dirty;
+        *out_pages = p->dirty = dirty;
     return rc;
+}
+
+uint64_t precopy_expected(const struct precopy *p)
+{
+    return p->dirty;
 }
 
 enum rc precopy_run(pid_t root, struct page_writer *w, const struct earlier *e, uint64_t deadline,

@@ -18,6 +18,7 @@
 #pragma once
 
 #include "base/err.h"
+#include "container/maps.h"
 #include "container/pages.h"
 #include "engine/earlier.h"
 #include "engine/known.h"
@@ -27,6 +28,9 @@
 #include <sys/types.h>
 
 struct precopy;
+
+/* Whether memory of this mapping is read ahead: CRIU will leave it to us (criu/hidden.h). */
+bool precopy_takes(const struct map *m);
 
 /* Get ready to read the memory of `root` and its descendants.
  * w       must outlive the object
@@ -46,6 +50,9 @@ enum rc precopy_round(struct precopy *p, uint64_t *out_pages, struct err *err);
  * errors    of both */
 enum rc precopy_run(pid_t root, struct page_writer *w, const struct earlier *e, uint64_t deadline,
                     struct precopy **out, struct err *err);
+
+/* Pages that had been written since the round before when the last one began: what to expect. */
+uint64_t precopy_expected(const struct precopy *p);
 
 /* Whether an error only means that it has to be done without: the program takes no harm, and can be
  * copied frozen. */

@@ -3,7 +3,7 @@
 
 $PROXY_CRIU is the real program; $PROXY says when to do what, as MESSAGE=ACTION: once CRIU has said
 a message with that text (and chrek has answered) the proxy kills CRIU and ends ("kill"), or hands
-on no more until chrek ends ("hang"); or CRIU is killed before chrek gets the message ("die").  That the real one knows CHREK_HIDDEN_FD is looked for in this file.
+on no more until chrek ends ("hang", and makes a file beside this one, its name and ".met"); or CRIU is killed before chrek gets the message ("die").  That the real one knows CHREK_HIDDEN_FD is looked for in this file.
 """
 
 import array
@@ -59,9 +59,11 @@ def main():
                 return
             met = met or (source is ours and text.encode() in data)
             while met and action == "hang":
-                if not chrek.recv(SIZE):
+                answer = chrek.recv(SIZE)
+                if not answer:
                     criu.kill()
                     return
+                open(__file__ + ".met", "wb").close()
 
 
 main()

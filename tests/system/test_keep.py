@@ -144,8 +144,8 @@ def test_threads_that_were_ended_early(t):
     assert again.wait(60) == 0 and "all ok" in (t.dir / "said").read_text(), again.text()
 
 
-def test_killed_meanwhile(t):
-    """Who keeps the memory ends with chrek, whatever that was about to do; the program goes on."""
+def hanging(t):
+    """An environment in which CRIU says no more when all is dumped, and the file that is there then."""
     prefix = t.dir / "prefix"
     (prefix / "sbin").mkdir(parents=True)
     criu = pathlib.Path(find("CHREK_CRIU", "build/criu/sbin/criu"))
@@ -153,6 +153,23 @@ def test_killed_meanwhile(t):
     env = dict(t.env, **t.between("post-dump", "hang"))
     (t.dir / "criu").rename(prefix / "sbin/criu")
     env["CHREK_CRIU"] = str(prefix / "sbin/criu")
+    return env, prefix / "sbin/criu.met"
+
+
+def test_little_to_copy(t):
+    """Of a program that has been read ahead, and writes little, no copy is made."""
+    env, met = hanging(t)
+    p = waiting(t, 48)
+    c = t.start("checkpoint", "--incremental", "--id", "x", p.pid, env=env)
+    wait_for("the end of the copying", met.exists)
+    assert not others(t, p)
+    t.stop(c, signal.SIGKILL)
+    ended(t, p)
+
+
+def test_killed_meanwhile(t):
+    """Who keeps the memory ends with chrek, whatever that was about to do; the program goes on."""
+    env, _ = hanging(t)
     p = waiting(t, 48)
     c = t.start("checkpoint", "--id", "x", p.pid, env=env)
     wait_for("a keeper that is chrek's", lambda: any(traced_by(c, pid) for pid in others(t, p)))

@@ -1,10 +1,13 @@
+#include "base/clock.h"
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "container/proc_tree.h"
 #include "harness/test.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -90,6 +93,53 @@ TEST(who_was_killed_is_ending)
     CHECK_OK(proc_facts_read(pid, &f, &err));
     CHECK(f.ending);
     CHECK(waitpid(pid, NULL, 0) == pid);
+}
+
+static void *make_children(void *arg)
+{
+    pid_t *pids = arg;
+    for (unsigned i = 0; i < 3; i++)
+        pids[i] = start();
+    while (pause() < 0)
+        continue;
+    return NULL;
+}
+
+/* Each thread has children of its own, and a child has some. */
+TEST(a_tree_has_the_children_of_every_thread)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(mem_freep) struct proc_facts *tree = NULL;
+    size_t n = 0;
+    int pipes[2];
+    CHECK(pipe(pipes) == 0);
+    pid_t root = fork();
+    if (root == 0) {
+        static pid_t pids[4][3];
+        pthread_t threads[4];
+        for (unsigned i = 0; i < 4; i++)
+            if (pthread_create(&threads[i], NULL, make_children, pids[i]) != 0)
+                _exit(1);
+        if (start() && write(pipes[1], "", 1) == 1)
+            for (;;)
+                (void)pause();
+        _exit(1);
+    }
+    char byte;
+    CHECK(read(pipes[0], &byte, 1) == 1);
+    uint64_t deadline = clock_now() + 60 * CLOCK_S;
+    while (n < 14 && clock_now() < deadline) {
+        free(STEAL(tree));
+        CHECK_OK(proc_tree(root, &tree, &n, &err));
+    }
+    CHECK_INT(n, 14);
+    for (size_t i = 1; i < n; i++)
+        CHECK(tree[i].ppid == root);
+    for (size_t i = n; i-- > 1;)
+        CHECK(kill(tree[i].pid, SIGKILL) == 0);
+    end(root);
+    (void)close(pipes[0]);
+    (void)close(pipes[1]);
 }
 
 TEST(links_and_lists_are_read)

@@ -70,6 +70,22 @@ TEST(records_that_make_no_sense_are_refused)
     CHECK_RC(cr_hidden_read(cut, &list, &n, &err), RC_CORRUPT);
 }
 
+TEST(what_declines_keepers_is_neither_hidden_nor_a_keeper)
+{
+    static const struct record record = {7, 0, 0x1000, 0x3000};
+    struct err err = ERR_INIT;
+    CLEANUP(mem_freep) struct cr_hidden *list = NULL;
+    struct cr_keeper *keepers = NULL;
+    size_t n = 0;
+    CLEANUP(fd_closep) int fd = file_of("", 0);
+    CHECK_OK(cr_keepers_decline(fd, &err));
+    CHECK(write(fd, &record, sizeof(record)) == (ssize_t)sizeof(record));
+    CHECK_OK(cr_hidden_read(fd, &list, &n, &err));
+    CHECK(n == 1 && list[0].pid == 7 && list[0].start == 0x1000);
+    CHECK_OK(cr_keepers_read(fd, &keepers, &n, &err));
+    CHECK(n == 0 && !keepers);
+}
+
 TEST(keepers_are_told_apart_from_what_was_hidden)
 {
     static const struct record records[] = {
