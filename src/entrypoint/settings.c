@@ -18,6 +18,13 @@ static const char *text_of(const char *name, const char *fallback)
     return v && *v ? v : fallback;
 }
 
+/* Set to nothing, it says something else than not set. */
+static const char *text_or_nothing(const char *name, const char *fallback)
+{
+    const char *v = getenv(name);
+    return v ? v : fallback;
+}
+
 static bool truth_of(const char *name)
 {
     const char *v = text_of(name, "0");
@@ -88,7 +95,7 @@ void settings_read(struct settings *s)
                            .key_timeout_ns = duration_of("CHREK_KEY_TIMEOUT"),
                            .trust_key = text_of("CHREK_TRUST_KEY", NULL),
                            .agent_socket =
-                               text_of("CHREK_AGENT_SOCKET", "/run/chrek-agent/agent.sock"),
+                               text_or_nothing("CHREK_AGENT_SOCKET", "/run/chrek-agent/agent.sock"),
                            .agent_timeout_ns = duration_of("CHREK_AGENT_TIMEOUT"),
                            .require_signature = protection_of("CHREK_REQUIRE_SIGNATURE")};
     if (!s->agent_timeout_ns)

@@ -6,7 +6,7 @@
 # entrypoint makes the same decision again, from the same evidence, in more depth.
 
 truth() { # the values that switch something on
-    case ${1:-} in 1 | true | yes | on) return 0 ;; esac
+    case ${1:-} in 1 | [Tt][Rr][Uu][Ee] | [Yy][Ee][Ss] | [Oo][Nn]) return 0 ;; esac
     return 1
 }
 
@@ -38,13 +38,17 @@ embedded_is_good() {
     [ ! -e "$1/checkpoint.done" ] || says_success "$1/checkpoint.done"
 }
 
-# The trigger file names a directory, with any white space around it.
+# The trigger file names a directory, with any white space around it, blank lines too.
 trigger_dir() {
-    dir=
-    [ -f "$1" ] && [ -r "$1" ] && { IFS=' 	
-' read -r dir _ <"$1" || [ -n "$dir" ]; }
+    [ -f "$1" ] && [ -r "$1" ] || return 1
+    while IFS=' 	' read -r dir || [ -n "$dir" ]; do
+        dir=${dir%"$cr"}
+        [ -z "$dir" ] || return 0
+    done <"$1"
+    return 1
 }
 
+cr=$(printf '\r')
 found=
 find_checkpoint() {
     if truth "${WAIT_FOR_CHECKPOINT:-}"; then
@@ -66,7 +70,7 @@ find_checkpoint() {
             log "Incomplete or failed checkpoint at $dir (no checkpoint.done that says success)"
         fi
     fi
-    if [ -n "${DYN_CHECKPOINT_HASH:-}" ] && [ -S "${CHREK_AGENT_SOCKET:-/run/chrek-agent/agent.sock}" ]; then
+    if [ -n "${DYN_CHECKPOINT_HASH:-}" ] && [ -S "${CHREK_AGENT_SOCKET-/run/chrek-agent/agent.sock}" ]; then
         found="The node's agent may have checkpoint $DYN_CHECKPOINT_HASH"
         return 0
     fi

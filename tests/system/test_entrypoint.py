@@ -6,6 +6,8 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
+import stat
 import subprocess
 import time
 
@@ -127,6 +129,7 @@ def test_restores_as_pid_1(t):
         assert (t.dir / "marker").read_text() == "restored"
         log = (t.dir / "work/restore.log").read_bytes()
         assert log and (t.store / "abc123/restore.log").read_bytes() == log
+        assert pathlib.Path("/tmp/criu-restore.log").read_bytes() == log
         assert pathlib.Path("/tmp/restored.pid").read_text() == f"{first[1]}\n"
         if str(start[0]).endswith(".sh"):
             assert "[smart-entrypoint] CHECKPOINT RESTORE MODE" in p.text()
@@ -163,7 +166,8 @@ def test_failed_restore_starts_cold(t):
     assert p.wait(30) == 7, p.text()
     assert "cold arg 1\n" in p.text() and "Falling back to cold start" in p.text(), p.text()
     assert "is damaged" in p.text() and not (t.dir / "marker").exists()
-    assert [n for n in os.listdir(t.dir / "logs") if re.fullmatch(r"restore-\d+\.log", n)]
+    kept = [n for n in (t.dir / "logs").iterdir() if re.fullmatch(r"restore-\d+\.log", n.name)]
+    assert kept and all(stat.S_IMODE(n.stat().st_mode) == 0o644 for n in kept), kept
     assert not ticks(p)
 
 
@@ -281,6 +285,71 @@ def test_smart_script_in_every_shell(t):
                               capture_output=True, timeout=20, check=False)
         assert none.returncode == 1
         assert "ERROR: No checkpoint to restore and no command provided" in none.stderr
+
+
+def smart(t, *argv, **env):
+    """What smart-entrypoint.sh does, the restore entrypoint being one that tells what it is given."""
+    bin_dir = t.dir / "bin"
+    if not bin_dir.exists():
+        bin_dir.mkdir()
+        shutil.copy(SMART, bin_dir)
+        (bin_dir / "restore-entrypoint").write_text("#!/bin/sh\necho restore \"$@\"\n")
+        (bin_dir / "restore-entrypoint").chmod(0o755)
+    clean = {"PATH": os.environ["PATH"], "EMBEDDED_CHECKPOINT_PATH": str(t.dir / "embedded"),
+             "RESTORE_TRIGGER": str(t.dir / "trigger"), "DYN_CHECKPOINT_PATH": str(t.store),
+             "CHREK_AGENT_SOCKET": "", **env}
+    return subprocess.run([bin_dir / "smart-entrypoint.sh", *argv], env=clean, capture_output=True,
+                          text=True, timeout=20, check=True)
+
+
+def test_smart_script_looks_everywhere(t):
+    """Waiting, embedded, trigger file, the agent's socket: each leads to the restore entrypoint."""
+    good = t.store / "good"
+    good.mkdir(parents=True)
+    (good / "checkpoint.done").write_text('{"success": true}')
+    cold = ("echo", "cold")
+    assert smart(t, *cold).stdout == "cold\n"
+    for value in ("1", "true", "TRUE", "Yes", "on"):
+        assert smart(t, *cold, WAIT_FOR_CHECKPOINT=value).stdout == "restore echo cold\n", value
+    for value in ("0", "false", "", "2", "maybe"):
+        assert smart(t, *cold, WAIT_FOR_CHECKPOINT=value).stdout == "cold\n", value
+    for text in (f"{good}", f"{good}\n", f" \t{good} \n", f"\n\n{good}\n", f"{good}\r\n", f"{good}/\n"):
+        (t.dir / "trigger").write_text(text)
+        done = smart(t, *cold)
+        assert done.stdout == "restore echo cold\n" and "(restore trigger)" in done.stderr, repr(text)
+    for text in ("", "\n \n", f"{t.store}/none", f"{good} and more"):
+        (t.dir / "trigger").write_text(text)
+        assert smart(t, *cold).stdout == "cold\n", repr(text)
+    blank = t.store / "with a blank"
+    good.rename(blank)
+    (t.dir / "trigger").write_text(f"{blank}\n")
+    assert smart(t, *cold).stdout == "restore echo cold\n"
+    (t.dir / "trigger").unlink()
+    (t.dir / "embedded").mkdir()
+    (t.dir / "embedded/metadata.json").write_text("{}")
+    assert "embedded in the image" in smart(t, *cold).stderr
+    (t.dir / "embedded/checkpoint.done").write_text('{"success": false}')
+    assert smart(t, *cold).stdout == "cold\n"
+
+
+def test_smart_script_says_what_it_does(t):
+    """The contract's words, the agent's socket, a command line in one string, and tracing."""
+    good = t.store / "good"
+    good.mkdir(parents=True)
+    (good / "checkpoint.done").write_text('{"success": true}')
+    says = smart(t, "a", DYN_CHECKPOINT_HASH="good").stderr.splitlines()
+    assert says == ["[smart-entrypoint] Checkpoint found: good (checkpoint.done marker present)",
+                    "[smart-entrypoint] CHECKPOINT RESTORE MODE"], says
+    done = smart(t, "echo one | tr a-z A-Z")
+    assert done.stdout == "ONE\n" and done.stderr.splitlines() == [
+        "[smart-entrypoint] COLD START MODE", "[smart-entrypoint] No checkpoint to restore",
+        "[smart-entrypoint] Executing command: echo one | tr a-z A-Z"], done
+    assert "Incomplete or failed checkpoint" in smart(t, "true", DYN_CHECKPOINT_HASH="good/..").stderr
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as agent:
+        agent.bind(str(t.dir / "agent.sock"))
+        for path, want in ((str(t.dir / "agent.sock"), "restore true\n"), ("", "")):
+            assert smart(t, "true", DYN_CHECKPOINT_HASH="other", CHREK_AGENT_SOCKET=path).stdout == want
+    assert "+ " in smart(t, "true", DEBUG="1").stderr
 
 
 # A root file system of its own: an overlay over the machine's, as a runtime makes one of an image.

@@ -27,16 +27,23 @@ TEST(the_contracts_defaults_and_variables_hold)
     CHECK_STR(s.store, "/checkpoints");
     CHECK_STR(s.node, "unknown");
     CHECK_STR(s.listen, ":8080");
+    CHECK_STR(s.host_proc, "/host/proc");
+    CHECK(!s.external);
     CHECK(!s.name_space && !s.plain && s.codec == COMPRESS_LZ4 && s.ghost_limit == 0);
     CHECK(setenv("CONTAINERD_SOCKET", "/x.sock", 1) == 0 && setenv("NODE_NAME", "n", 1) == 0 &&
           setenv("CHECKPOINT_DIR", "/c", 1) == 0 && setenv("RESTRICTED_NAMESPACE", "", 1) == 0 &&
           setenv("CHECKPOINT_SIGNAL_FROM", "Watcher", 1) == 0 &&
+          setenv("HOST_PROC", "/h", 1) == 0 && setenv("LISTEN_ADDR", "[::1]:9", 1) == 0 &&
+          setenv("EXTERNAL_MOUNTS", "mnt[/a]:/a,mnt[/b]:/b", 1) == 0 &&
           setenv("CRIU_GHOST_LIMIT", "536870912", 1) == 0 &&
           setenv("CRIU_TIMEOUT", "21600", 1) == 0);
     CHECK_OK(parse(none, &s, &err));
     CHECK_STR(s.runtime, "/x.sock");
     CHECK_STR(s.node, "n");
     CHECK_STR(s.store, "/c");
+    CHECK_STR(s.host_proc, "/h");
+    CHECK_STR(s.listen, "[::1]:9");
+    CHECK_STR(s.external, "mnt[/a]:/a,mnt[/b]:/b");
     CHECK(!s.name_space && s.ghost_limit == 536870912 && s.timeout_s == 21600);
 }
 
