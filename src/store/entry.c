@@ -335,16 +335,24 @@ static enum rc look(struct store_entry *e, bool marked, struct err *err)
     return rc || !e->manifest.sealed ? rc : unlock(e, err);
 }
 
+/* The last element of a path, also of one that ends in slashes.  Returns the caller's (free). */
+static char *last_of(const char *path)
+{
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    size_t start = end;
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    return mem_asprintf("%.*s", (int)(end - start), path + start);
+}
+
 static enum rc adopt(int dirfd, const char *path, bool marked, const struct vault *v,
                      struct store_entry **out, struct err *err)
 {
-    const char *slash = strrchr(path, '/');
     CLEANUP(store_entry_freep) struct store_entry *e = mem_zalloc(sizeof(*e));
-    *e = (struct store_entry){.dir = dirfd,
-                              .id = mem_strdup(slash && slash[1] ? slash + 1 : path),
-                              .path = mem_strdup(path),
-                              .vault = v,
-                              .revealed = -1};
+    *e = (struct store_entry){
+        .dir = dirfd, .id = last_of(path), .path = mem_strdup(path), .vault = v, .revealed = -1};
     (void)flock(dirfd, LOCK_SH | LOCK_NB); /* see store_find(); where it cannot be had, not */
     enum rc rc = look(e, marked, err);
     if (rc)

@@ -242,6 +242,21 @@ TEST(changed_bytes_are_found)
     CHECK_OK(store_verify(e, STORE_BIG, 1, NULL, &err));
 }
 
+TEST(a_directory_is_named_by_its_last_element_however_the_path_ends)
+{
+    static const char *const ends[] = {"/c", "/c/", "/c//"};
+    struct err err = ERR_INIT;
+    CLEANUP(store_freep) struct store *s = open_store();
+    CHECK_OK(make(s, "one", false, &err));
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+        CLEANUP(store_entry_freep) struct store_entry *e = NULL;
+        CLEANUP(mem_freep) char *path = mem_asprintf("%s%s", test_dir(), ends[i]);
+        CLEANUP(fd_closep) int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        CHECK_OK(store_adopt(fd_steal(&dir), path, NULL, &e, &err));
+        CHECK_STR(store_entry_id(e), "c");
+    }
+}
+
 TEST(a_checkpoint_of_the_reference_implementation_is_accepted)
 {
     struct err err = ERR_INIT;
