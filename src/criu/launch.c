@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "base/sys.h"
+#include "criu/facts.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -41,6 +42,7 @@
 
 #define FIRST_PASSED 64 /* CRIU's number of pass_fds[0]; above what swrk opens by itself */
 #define SWRK_SOCKET 63
+#define FACTS 62
 #define LET_GO_MS 15000 /* for CRIU, whose parent was killed, to let a tree go */
 
 enum stage {
@@ -137,6 +139,7 @@ static int place_descriptors(const struct cr_launch *l, int socket, int output)
 struct program {
     int folder; /* the parent of the folder it lies in; -1: it has none */
     char below[PATH_MAX];
+    int facts; /* the directory of what is known; -1: none */
 };
 
 static void find_program(const char *criu, struct program *out)
@@ -201,6 +204,8 @@ static _Noreturn void become_criu(const struct cr_launch *l, const struct progra
          * tells our parent that the exec has happened. */
         (void)close_range(3, SWRK_SOCKET - 1, CLOSE_RANGE_CLOEXEC);
         (void)close_range((unsigned)cr_session_fd(l->n_pass), ~0U, CLOSE_RANGE_CLOEXEC);
+        if (program->facts >= 0)
+            (void)dup2(program->facts, FACTS);
         /* /etc/criu and ~/.criu are for who runs it by hand. */
         char *argv[] = {name, no_files, verb, number, NULL}, *nothing[] = {NULL};
         if (l->inside) {
@@ -326,18 +331,21 @@ static enum rc hear_reports(int bootstrap, const struct cr_launch *l, struct cr_
 
 /* Our environment and what the caller adds; the caller's (free), the strings are borrowed.  Options
  * for CRIU come from us alone: one from outside may make it wait for ever with the tree frozen. */
-static char **make_env(const char *more)
+static char **make_env(const char *more, const char *facts)
 {
-    static const char options[] = "CRIU_CONFIG_FILE=";
+    static const char options[] = "CRIU_CONFIG_FILE=", known[] = CR_FACTS_ENV "=";
     size_t all = 0, n = 0;
     while (environ[all])
         all++;
-    char **env = mem_zalloc((all + 2) * sizeof(*env));
+    char **env = mem_zalloc((all + 3) * sizeof(*env));
     for (size_t i = 0; i < all; i++)
-        if (strncmp(environ[i], options, sizeof(options) - 1) != 0)
+        if (strncmp(environ[i], options, sizeof(options) - 1) != 0 &&
+            strncmp(environ[i], known, sizeof(known) - 1) != 0)
             env[n++] = environ[i];
     if (more)
-        memcpy(&env[n], &more, sizeof(more)); /* execve() does not change it */
+        memcpy(&env[n++], &more, sizeof(more)); /* execve() does not change it */
+    if (facts)
+        memcpy(&env[n], &facts, sizeof(facts));
     return env;
 }
 
@@ -368,11 +376,17 @@ enum rc cr_process_start(const struct cr_launch *launch, struct cr_process *out,
     CLEANUP(fd_closep) int seen = alive[0];
     p.alive = alive[1];
 
-    CLEANUP(mem_freep) char **env = make_env(launch->env);
-    struct program program = {.folder = -1};
-    if (!launch->inside)
+    char name[CR_FACTS_NAME];
+    struct program program = {.folder = -1, .facts = -1};
+    if (!launch->inside) {
         find_program(launch->criu, &program);
+        program.facts = cr_facts_open(CR_FACTS_DIR, launch->criu, name);
+    }
     CLEANUP(fd_closep) int folder = program.folder;
+    CLEANUP(fd_closep) int facts = program.facts;
+    CLEANUP(mem_freep)
+    char *known = facts < 0 ? NULL : mem_asprintf(CR_FACTS_ENV "=%d:%s", FACTS, name);
+    CLEANUP(mem_freep) char **env = make_env(launch->env, known);
     pid_t first = fork();
     if (first < 0) {
         enum rc failed = err_sys(err, "fork");
