@@ -18,6 +18,7 @@
 struct layers {
     int fd[LOWER_MAX];
     size_t n;
+    bool unseen; /* there are more */
 };
 
 static void layers_done(struct layers *l)
@@ -26,15 +27,22 @@ static void layers_done(struct layers *l)
         fd_closep(&l->fd[i]);
 }
 
-/* The directories of "a:b:c"; one that the host cannot see hides nothing that we could list. */
+/* The directories of "a:b:c".  Runtimes that find the list too long for a mount option shorten it:
+ * its paths are then relative to a directory that nobody names.  Kernels since 6.8 may have them in
+ * other options (`lowerdir+`). */
 static void open_layers(char *list, struct layers *out)
 {
     char *save = NULL;
-    for (char *dir = strtok_r(list, ":", &save); dir && out->n < LOWER_MAX;
+    out->unseen = !list;
+    for (char *dir = list ? strtok_r(list, ":", &save) : NULL; dir;
          dir = strtok_r(NULL, ":", &save)) {
-        int fd = sys_openat(AT_FDCWD, dir, O_RDONLY | O_DIRECTORY, 0);
+        int fd = -1;
+        if (dir[0] == '/' && out->n < LOWER_MAX)
+            fd = sys_openat(AT_FDCWD, dir, O_RDONLY | O_DIRECTORY, 0);
         if (fd >= 0)
             out->fd[out->n++] = fd;
+        else
+            out->unseen = true;
     }
 }
 
@@ -71,10 +79,12 @@ static enum rc capture(const struct mount *root, const struct mounts *all, int c
     CLEANUP(fd_closep) int fd = sys_openat(AT_FDCWD, upper, O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0)
         return err_sys(err, "open the overlay's upper directory '%s'", upper);
-    if (lower)
-        open_layers(lower, &layers);
-    struct diff_source from = {
-        .upper = fd, .lower = layers.fd, .n_lower = layers.n, .mounts = mounts};
+    open_layers(lower, &layers);
+    struct diff_source from = {.upper = fd,
+                               .lower = layers.fd,
+                               .n_lower = layers.n,
+                               .unseen_lower = layers.unseen,
+                               .mounts = mounts};
     enum rc rc = rootfs_capture(&from, ckptfd, &m->has_rootfs_diff, &m->has_deleted_files, err);
     if (rc)
         return rc;

@@ -20,28 +20,31 @@
 #include <sys/stat.h>
 
 #define LIST_MAX ((size_t)64 << 20)
-#define KEPT_MAX 4096
 #define MOUNTS_MAX ((size_t)16 << 20)
 
 static const char *const always_kept[] = {"run/secrets", "etc/resolv.conf", "etc/hostname",
                                           "etc/hosts"};
 
-/* Paths that belong to the container itself, relative, NULL-terminated. */
+/* Paths that belong to the container itself, relative. */
 struct kept {
-    size_t n;
-    char *path[KEPT_MAX + 1];
+    size_t n, cap;
+    char **path;
 };
 
 static void kept_done(struct kept *k)
 {
     for (size_t i = 0; i < k->n; i++)
         free(k->path[i]);
+    free(k->path);
 }
 
 static void keep(struct kept *k, const char *path)
 {
-    if (k->n < KEPT_MAX)
-        k->path[k->n++] = mem_strdup(path);
+    if (k->n == k->cap) {
+        k->cap = k->cap ? 2 * k->cap : 64;
+        k->path = mem_realloc(k->path, k->cap * sizeof(*k->path));
+    }
+    k->path[k->n++] = mem_strdup(path);
 }
 
 /* Every mount point of ours but the root, from /proc/self/mountinfo's fifth field. */

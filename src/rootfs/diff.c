@@ -26,7 +26,7 @@ struct capture {
     const struct diff_source *from;
     yyjson_mut_doc *doc;
     yyjson_mut_val *deleted;
-    bool unsaid; /* a deletion whose name is no UTF-8 and cannot be in the list */
+    bool unsaid; /* of the present entry: a deletion that cannot be in the list */
     enum rc rc;  /* of the first failure inside the filter */
     struct err *err;
 };
@@ -123,9 +123,11 @@ static bool stays_out(void *arg, const char *path, struct archive_entry *e)
             whiteout_make(e, gone);
         return !c->unsaid;
     }
-    if (archive_entry_filetype(e) == AE_IFDIR && is_opaque(c, path))
+    if (archive_entry_filetype(e) == AE_IFDIR && is_opaque(c, path)) {
+        c->unsaid = c->from->unseen_lower;
         for (size_t i = 0; i < c->from->n_lower; i++)
             add_hidden(c, c->from->lower[i], path);
+    }
     whiteout_drop_attributes(e);
     if (c->unsaid)
         whiteout_make_opaque(e);

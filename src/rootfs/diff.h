@@ -3,9 +3,9 @@
  *
  * Whiteouts (character devices 0:0, or the `.wh.` names of other storage drivers) become deletions,
  * and so does what an opaque directory hides; a deleted name that JSON cannot hold becomes a `.wh.`
- * name in the archive.  Not captured: what is mounted into the container, the files that the
- * runtime writes (/etc/hosts, /etc/hostname, /etc/resolv.conf, /run/secrets), sockets. Threads:
- * safe.
+ * name in the archive.  A directory of which nobody can say all that it hides stays an opaque one
+ * in the archive.  Not captured: what is mounted into the container, the files that the runtime
+ * writes (/etc/hosts, /etc/hostname, /etc/resolv.conf, /run/secrets), sockets. Threads: safe.
  */
 #pragma once
 
@@ -18,6 +18,7 @@ struct diff_source {
     int upper;        /* the overlay's upper directory, borrowed */
     const int *lower; /* its lower directories, borrowed */
     size_t n_lower;
+    bool unseen_lower;         /* there are more of them, which cannot be looked into */
     const char *const *mounts; /* mount points inside the container, relative, NULL-terminated */
 };
 

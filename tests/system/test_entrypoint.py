@@ -356,7 +356,8 @@ def test_smart_script_says_what_it_does(t):
 OVERLAY = """
 mkdir {dir}/upper {dir}/work {dir}/merged
 cp -a {lower} {dir}/lower
-mount -t overlay overlay -o lowerdir={dir}/lower:/,upperdir={dir}/upper,workdir={dir}/work {dir}/merged
+cd {dir}
+mount -t overlay overlay -o lowerdir={layer}:/,upperdir={dir}/upper,workdir={dir}/work {dir}/merged
 cd {dir}/merged && mkdir -p tmp/old && mount --rbind /dev dev && mount -t proc proc proc
 mount --bind {shared} {inner}
 pivot_root . tmp/old && cd / && umount -l /tmp/old
@@ -364,10 +365,11 @@ exec "$@"
 """
 
 
-def overlay(t, name, *argv, env=None):
+def overlay(t, name, *argv, env=None, layer=None):
     """A container on an overlay: its /image/... comes from a lower layer of the test's own."""
     layers = t.tmpfs(f"layers-{name}")
-    script = OVERLAY.format(dir=layers, lower=t.dir / "image", shared=t.dir, inner=str(t.dir)[1:])
+    script = OVERLAY.format(dir=layers, lower=t.dir / "image", layer=layer or f"{layers}/lower",
+                            shared=t.dir, inner=str(t.dir)[1:])
     return container(t, "sh", "-ec", script, "sh", *argv, env=env, name=name)
 
 
@@ -402,6 +404,30 @@ def test_changed_files_of_the_root(t):
     assert "added:new\nchanged:new\nkept:old\n" in again.text(), again.text()
     assert "deleted" not in again.text().split("added:new")[1] and ticks(again), again.text()
     t.stop(again, signal.SIGKILL)
+
+
+def test_a_directory_made_anew_hides_the_images(t):
+    """Also of a layer whose path is relative to a directory that only the runtime knew."""
+    (t.dir / "image/image/dir").mkdir(parents=True)
+    (t.dir / "image/image/dir/hidden").write_text("old")
+    script = "import shutil\n" \
+             "shutil.rmtree('/image/dir'); os.mkdir('/image/dir'); open('/image/dir/new', 'w').close()\n"
+    for name, layer in (("absolute", None), ("relative", "lower")):
+        p = overlay(t, name, "python3", "-c", INIT, "python3", "-c", "import os\n" + script + APP,
+                    t.dir / "marker", layer=layer)
+        wait_for("ticks", lambda p=p: len(ticks(p)) > 2 or p.poll() is not None)
+        t.chrek("checkpoint", "--stop", "--replace", "--id", "abc123", host_pid(t, str(t.dir / "marker")))
+        p.kill()
+        p.wait()
+        meta = json.loads((t.store / "abc123/metadata.json").read_text())
+        assert meta["has_deleted_files"] == (layer is None), meta
+        (t.dir / "marker").unlink(missing_ok=True)
+        look = f"{ENTRYPOINT} & until [ -e {t.dir}/marker ]; do sleep 0.1; done; ls /image/dir; wait"
+        again = overlay(t, f"{name}-again", "sh", "-c", look, env=settings(t))
+        wait_for("ticks", lambda p=again: ticks(p) or p.poll() is not None)
+        wait_for("the files", lambda p=again: "new\n" in p.text() or p.poll() is not None)
+        assert ticks(again) and "hidden" not in again.text().splitlines(), again.text()
+        t.stop(again, signal.SIGKILL)
 
 
 def bare_root(t, compiler, libraries=()):

@@ -266,3 +266,25 @@ TEST(a_deleted_name_that_is_no_utf8_is_deleted_too)
     CHECK(!is_there(fresh, gone) && !is_there(fresh, hidden));
     check_text(fresh, "opaque/kept", "new");
 }
+
+TEST(a_directory_that_hides_more_than_can_be_listed_stays_opaque)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(fd_closep) int top = sys_openat(AT_FDCWD, test_dir(), O_RDONLY | O_DIRECTORY, 0);
+    CLEANUP(fd_closep) int upper = make_dir(top, "upper");
+    CLEANUP(fd_closep) int ckpt = make_dir(top, "ckpt");
+    CLEANUP(fd_closep) int fresh = make_dir(top, "fresh");
+    CLEANUP(fd_closep) int opaque = make_dir(upper, "opaque");
+    CLEANUP(fd_closep) int image = make_dir(fresh, "opaque");
+    put(opaque, "kept", "new");
+    put(image, "hidden", "old");
+    if (fsetxattr(opaque, "trusted.overlay.opaque", "y", 1, 0) < 0)
+        test_skip("machine: no right to make whiteouts");
+    struct diff_source from = {.upper = upper, .unseen_lower = true};
+    bool diff = false, deleted = true;
+    CHECK_OK(rootfs_capture(&from, ckpt, &diff, &deleted, &err));
+    CHECK(diff && !deleted);
+    CHECK_OK(rootfs_apply_files(ckpt, fresh, &err));
+    CHECK(!is_there(image, "hidden"));
+    check_text(image, "kept", "new");
+}
