@@ -108,6 +108,19 @@ void cancel_arm(struct cancel *c, unsigned limit_s)
     let_through();
 }
 
+void cancel_limit(struct cancel *c, unsigned limit_s)
+{
+    struct sigaction action = {.sa_handler = limit_s ? on_alarm : SIG_DFL, .sa_flags = SA_RESTART};
+    if (!c->armed)
+        return;
+    if (!limit_s)
+        (void)alarm(0);
+    (void)sigaction(SIGALRM, &action, NULL);
+    limit = (sig_atomic_t)limit_s;
+    if (c->signal)
+        (void)alarm(limit_s);
+}
+
 void cancel_disarm(struct cancel *c)
 {
     struct sigaction dfl = {.sa_handler = SIG_DFL}, now;

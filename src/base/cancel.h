@@ -46,6 +46,9 @@ bool cancel_asked(const struct cancel *c);
  * cancel_disarm() has not been called, the process ends with 128 + signal; 0 = it is waited for as
  * long as it takes */
 void cancel_arm(struct cancel *c, unsigned limit_s);
+/* While signals are armed: another limit_s from now on; of a word that a signal has given already
+ * the seconds begin now.  For what may be left at any moment, but may also hang. */
+void cancel_limit(struct cancel *c, unsigned limit_s);
 /* As before: a signal ends us at once, or is blocked again.  What others have set since stays. */
 void cancel_disarm(struct cancel *c);
 

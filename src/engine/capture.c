@@ -459,8 +459,9 @@ static enum rc write_images(struct capture *c, struct err *err)
 {
     enum rc rc = RC_OK;
     for (size_t i = 0; !rc && i < c->n_images; i++) {
-        const struct planned *p = &c->images[i];
+        struct planned *p = &c->images[i];
         struct digest digest;
+        p->image.cancel = c->copier.cancel;
         rc = page_image_write(&p->image, c->staging, p->name, &c->counter, &digest, err);
         if (!rc)
             store_staging_digest(c->into, p->name, p->image.pages * CR_PAGE, &digest);

@@ -50,6 +50,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define HANG_S 5               /* for who is interrupted and cannot end, with the program let go */
 #define MEND_NS (10 * CLOCK_S) /* for what a dead CRIU has left in the processes */
 
 struct checkpoint {
@@ -505,6 +506,20 @@ static void disarm(const struct checkpoint *c)
         cancel_disarm(c->engine->cancel);
 }
 
+/* CRIU only waits for us, so that all is well also if we end; we may be waiting for a disk. */
+static void limit_copying(const struct checkpoint *c, bool begins)
+{
+    if (c->engine->cancel && c->engine->by_signal)
+        cancel_limit(c->engine->cancel, begins ? HANG_S : 0);
+}
+
+/* The program goes on, and what is still to be done may hang: a store that does not answer. */
+static void limit_undo(const struct checkpoint *c)
+{
+    if (c->engine->cancel && c->engine->by_signal)
+        cancel_limit(c->engine->cancel, HANG_S);
+}
+
 /* What was read of a tree that CRIU has let go of meanwhile, by its death, is of no moment. */
 static enum rc check_hold(const struct checkpoint *c, struct err *err)
 {
@@ -528,7 +543,9 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
     if (event != CR_POST_DUMP)
         return RC_OK;
     size_t mended = 0;
+    limit_copying(c, true);
     enum rc rc = c->capture ? capture_copy(c->capture, c->req->pid, c->engine->cancel, err) : RC_OK;
+    limit_copying(c, false);
     if (!rc)
         rc = cr_mend(store_staging_fd(c->staging), &mended, err);
     if (!rc)
@@ -620,7 +637,10 @@ static enum rc end_dump(struct checkpoint *c, enum rc rc, struct err *err)
             "CRIU may have left its connections blocked; `iptables -S` and `ip6tables "
             "-S` show rules with its mark 0xc114, `nft list tables` tables called CRIU-");
     if (broken && survivors_mend(c->survivors, clock_now() + MEND_NS, &left) != RC_OK)
-        return err_set(err, rc, "%.300s, and %s", why.msg, left.msg);
+        rc = err_set(err, rc, "%.300s, and %s", why.msg, left.msg);
+    limit_undo(c);
+    if (left.msg[0])
+        return rc;
     return rc == RC_CANCELLED ? err_set(err, rc, "%.300s, and the program goes on", why.msg) : rc;
 }
 

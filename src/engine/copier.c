@@ -137,11 +137,13 @@ enum rc copier_run(struct copier *c, struct page_writer *w, bool lenient, struct
         .copier = c, .writer = w, .lenient = lenient, .lock = PTHREAD_MUTEX_INITIALIZER};
     pthread_t others[THREADS_MAX];
     unsigned started = 0, wanted = copier_threads();
+    page_writer_heed(w, c->cancel);
     while (started + 1 < wanted && pthread_create(&others[started], NULL, copy_all, &r) == 0)
         started++;
     (void)copy_all(&r);
     for (unsigned i = 0; i < started; i++)
         (void)pthread_join(others[i], NULL);
+    page_writer_heed(w, NULL);
     (void)pthread_mutex_destroy(&r.lock);
     if (r.rc && err)
         *err = r.err;

@@ -30,6 +30,7 @@
 #define AGAIN_NS CLOCK_S /* until the next try, when what stands against a checkpoint passes */
 /* How long a program that has been sent a signal to end may stand still for its checkpoint. */
 #define PATIENCE_NS (10 * CLOCK_S)
+#define LET_GO_NS (20 * CLOCK_S) /* for a worker that was asked to end */
 
 struct life {
     const struct engine *engine;
@@ -305,13 +306,23 @@ static void on_asked_to_end(void *arg)
     set_tick(l);
 }
 
+/* Asked first; then killed, as it may wait for a store that does not answer: CRIU lets go of the
+ * program also then. */
+static void let_go(struct life *l)
+{
+    bool again = cancel_asked(&l->cancel);
+    l->let_go_at = again ? 0 : clock_now() + LET_GO_NS;
+    if (again)
+        (void)kill(l->worker, SIGKILL);
+    else
+        cancel_ask(&l->cancel);
+}
+
 static void on_tick(void *arg)
 {
     struct life *l = arg;
-    if (l->let_go_at && clock_now() >= l->let_go_at) {
-        l->let_go_at = 0;
-        cancel_ask(&l->cancel);
-    }
+    if (l->let_go_at && clock_now() >= l->let_go_at)
+        let_go(l);
     if (!l->worker && is_due(l))
         return start_checkpoint(l);
     if (l->again_at) {

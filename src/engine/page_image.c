@@ -128,7 +128,8 @@ static void work_through(struct worker *w)
         uint64_t i = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED);
         if (i >= j->segments)
             return;
-        enum rc rc = write_segment(w, i, &err);
+        enum rc rc = cancel_asked(j->image->cancel) ? cancel_error(j->image->cancel, &err)
+                                                    : write_segment(w, i, &err);
         if (!rc)
             continue;
         __atomic_store_n(&j->next, j->segments, __ATOMIC_RELAXED); /* the others may stop */

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "base/cancel.h"
 #include "base/err.h"
 #include "codec/digest.h"
 
@@ -25,6 +26,7 @@ struct page_image {
     struct page_image_piece *list;
     size_t n;
     uint64_t pages;
+    const struct cancel *cancel; /* ends the writing early, borrowed; or NULL */
 };
 
 /* Append pages. */
@@ -34,7 +36,7 @@ void page_image_add(struct page_image *p, pid_t pid, uint64_t from, uint64_t pag
  * done      counted up by the bytes written, atomically
  * out       the file's digest
  * errors    RC_NOT_FOUND, RC_DENIED (a process), RC_CORRUPT (CRIU's image is too short),
- *           RC_NO_SPACE, RC_IO; then CRIU's image is as it was
+ *           RC_NO_SPACE, RC_CANCELLED, RC_IO; then CRIU's image is as it was
  * durable   no */
 enum rc page_image_write(const struct page_image *p, int dirfd, const char *name, uint64_t *done,
                          struct digest *out, struct err *err);

@@ -15,12 +15,14 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define BUFFERS_MIN 32U
 #define THREADS_MAX 64U
 #define REMEMBER_MIN ((uint64_t)512 << 10) /* pages; a million of them take a table of 64 MiB */
 #define LEARN_PACKS_MIN 96U
 #define LEARN_PACK_PAGES 8192U /* one more pack for each of these that are expected */
+#define HEED_NS 100000000L
 #define HUGE_PAGE ((size_t)2 << 20)
 
 struct page_input {
@@ -78,7 +80,8 @@ struct page_writer {
     struct page_block *free, *queue, **queue_end;
     size_t n_used; /* blocks that are not free */
     bool held, ending;
-    enum rc rc; /* the first failure */
+    const struct cancel *cancel; /* ends waiting for room; or NULL */
+    enum rc rc;                  /* the first failure */
     struct err err;
     struct page_table table;
     struct pack_choice choice; /* packs to look into */
@@ -493,17 +496,42 @@ void page_writer_refer(struct page_writer *w, struct page_input *in, uint64_t fi
     (void)__atomic_fetch_add(&w->counter, n * MEMORY_PAGE, __ATOMIC_RELAXED);
 }
 
+void page_writer_heed(struct page_writer *w, const struct cancel *cancel)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    w->cancel = cancel;
+    (void)pthread_mutex_unlock(&w->lock);
+}
+
+/* A store that hangs makes no room, and the word that it is given up does not come by this way. */
+static void await_room(struct page_writer *w)
+{
+    struct timespec until;
+    if (!w->cancel) {
+        (void)pthread_cond_wait(&w->room, &w->lock);
+        return;
+    }
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += HEED_NS;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    (void)pthread_cond_clockwait(&w->room, &w->lock, CLOCK_MONOTONIC, &until);
+}
+
 struct page_block *page_writer_take(struct page_writer *w, struct err *err)
 {
     (void)pthread_mutex_lock(&w->lock);
-    while (!w->free && !w->rc) {
+    bool given_up = false;
+    while (!w->free && !w->rc && !(given_up = cancel_asked(w->cancel))) {
         (void)pthread_cond_broadcast(&w->work); /* held or not: there is no room left */
-        (void)pthread_cond_wait(&w->room, &w->lock);
+        await_room(w);
     }
-    struct page_block *b = w->rc ? NULL : w->free;
+    struct page_block *b = w->rc || given_up ? NULL : w->free;
     if (b) {
         w->free = b->next;
         w->n_used++;
+    } else if (given_up) {
+        (void)!cancel_error(w->cancel, err);
     } else if (err)
         *err = w->err;
     (void)pthread_mutex_unlock(&w->lock);

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "backend/backend.h"
+#include "base/cancel.h"
 #include "store/domain.h"
 #include "store/memory.h"
 #include "store/page_past.h"
@@ -81,8 +82,12 @@ void page_writer_like(const struct page_writer *w, struct page_input *in, uint64
 void page_writer_refer(struct page_writer *w, struct page_input *in, uint64_t first, uint64_t n,
                        const struct page_input *draft, uint64_t at);
 
-/* A buffer for MEMORY_CHUNK_PAGES pages; waits for one.  NULL: storing has failed, *err says how.
- */
+/* Who waits for a buffer from now on also heeds the word that it is given up.
+ * cancel  borrowed until the next call; NULL = waits as long as it takes */
+void page_writer_heed(struct page_writer *w, const struct cancel *cancel);
+
+/* A buffer for MEMORY_CHUNK_PAGES pages; waits for one.  NULL: storing has failed, or is given up,
+ * *err says how. */
 struct page_block;
 struct page_block *page_writer_take(struct page_writer *w, struct err *err);
 void *page_block_data(struct page_block *b);

@@ -1,10 +1,12 @@
 """A CRIU that hangs, dies or is interrupted: what it held goes on, and nothing is left."""
 
+import http.server
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from lib import census, processes_of, wait_for
@@ -120,6 +122,78 @@ def test_a_signal_frees_a_program_whose_criu_hangs(t):
                 t.chrek("delete", "x", check=False)
         t.chrek("checkpoint", "--id", "whole", program.pid)
         assert "whole" in t.chrek("verify", "whole").stdout
+
+
+class Silent(http.server.BaseHTTPRequestHandler):
+    """Object storage that takes what is small, and never answers who brings a pack."""
+
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, code, body=b"", name="", data=True):
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", f'"{name or code}"')
+        self.end_headers()
+        if data:
+            self.wfile.write(body)
+
+    def do_GET(self):
+        name = self.path.split("?")[0]
+        if "list-type=" in self.path:
+            self.answer(200, b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
+        elif name in self.server.objects:
+            self.answer(200, self.server.objects[name], str(len(name)), self.command == "GET")
+        else:
+            self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>", data=self.command == "GET")
+
+    do_HEAD = do_GET
+
+    def do_PUT(self):
+        if "/packs/" in self.path:
+            self.server.hung.set()
+            self.server.over.wait(600)
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.objects[self.path.split("?")[0]] = body
+        self.answer(200, name="1")
+
+    def do_POST(self):
+        self.do_PUT()
+
+    def do_DELETE(self):
+        self.server.objects.pop(self.path.split("?")[0], None)
+        self.answer(204)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_signal_frees_a_program_whose_store_hangs(t):
+    """SIGTERM, SIGINT while memory is copied and the store takes no more of it: the program runs, 128 + signal."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent)
+    server.daemon_threads, server.objects, server.over = True, {}, threading.Event()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    env = dict(t.env, AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b", TMPDIR=str(t.dir),
+               CHREK_STORE=f"s3://bucket/x?endpoint=http://127.0.0.1:{server.server_address[1]}&region=a")
+    code = "import os\nmore = os.urandom(512 << 20)\n" + COUNTER
+    with Program(t, code) as program:
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            server.hung = threading.Event()
+            p = t.start("checkpoint", "--stop", "--compression", "raw", "--id", "x", program.pid, env=env)
+            wait_for("a store that hangs", lambda: server.hung.is_set() or p.poll() is not None)
+            assert p.poll() is None, p.text()
+            wait_for("a program that stands still", lambda: stands_still(program))
+            p.send_signal(sig)
+            assert p.wait(60) == 128 + sig, p.text()
+            program.goes_on()
+    server.over.set()
+    server.shutdown()
+
+
+def stands_still(program):
+    seen = program.ticks()
+    time.sleep(0.5)
+    return program.ticks() == seen
 
 
 def test_a_killed_chrek_leaves_no_frozen_program(t):

@@ -126,6 +126,38 @@ static void wait_for_ever(void)
         (void)pause();
 }
 
+static void hang_later(void)
+{
+    struct cancel c;
+    open_one(&c);
+    cancel_arm(&c, 0);
+    (void)raise(SIGTERM);
+    (void)raise(SIGTERM);
+    cancel_limit(&c, 1);
+    for (;;)
+        (void)pause();
+}
+
+static void hang_no_more(void)
+{
+    struct cancel c;
+    open_one(&c);
+    cancel_arm(&c, 0);
+    cancel_limit(&c, 1);
+    (void)raise(SIGTERM);
+    cancel_limit(&c, 0);
+    (void)raise(SIGTERM);
+    CHECK(alarm(0) == 0);
+    cancel_disarm(&c);
+}
+
+TEST(a_limit_may_come_and_go_while_signals_are_armed)
+{
+    int status = in_child(hang_later);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 128 + SIGTERM);
+    CHECK_INT(in_child(hang_no_more), 0);
+}
+
 TEST(with_a_limit_a_second_signal_or_its_end_ends_us)
 {
     int status = in_child(insist);

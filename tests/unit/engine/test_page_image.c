@@ -121,6 +121,27 @@ TEST(pages_of_a_process_and_of_the_old_image_lie_where_they_belong)
     (void)munmap(memory, MOST * MEMORY_PAGE);
 }
 
+TEST(writing_that_is_given_up_leaves_the_old_image)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(page_image_done) struct page_image image = {0};
+    CLEANUP(cancel_done) struct cancel c = CANCEL_INIT;
+    CLEANUP(fd_closep) int dir = open_dir();
+    uint64_t old[200], done = 0;
+    struct digest digest;
+    for (size_t i = 0; i < 200; i++)
+        old[i] = 1000000 + i;
+    make_old(dir, 200);
+    page_image_add(&image, 0, 0, 100);
+    CHECK_OK(cancel_init(&c, &err));
+    cancel_ask(&c);
+    image.cancel = &c;
+    CHECK_RC(page_image_write(&image, dir, NAME, &done, &digest, &err), RC_CANCELLED);
+    CHECK_INT(done, 0);
+    check_image(dir, old, 200);
+    CHECK(faccessat(dir, "page-image.new", F_OK, 0) < 0);
+}
+
 TEST(a_failure_leaves_the_old_image)
 {
     struct err err = ERR_INIT;

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -292,6 +293,33 @@ TEST(who_waits_for_a_buffer_gets_the_last_one_that_was_given)
         page_writer_give(w, blocks[i], NULL, 0, 0);
     CHECK_OK(page_writer_finish(w, &m, &t, &err));
     CHECK_INT(t.pages, 1);
+}
+
+TEST(who_waits_for_a_buffer_hears_that_it_is_given_up)
+{
+    enum { BLOCKS = 32 };
+    struct err err = ERR_INIT;
+    struct page_block *blocks[BLOCKS];
+    CLEANUP(cancel_done) struct cancel c = CANCEL_INIT;
+    CLEANUP(backend_freep) struct backend *b = open_mem();
+    CLEANUP(page_writer_freep) struct page_writer *w = NULL;
+    struct page_writer_options o = {.backend = b, .codec = COMPRESS_LZ4, .threads = 1};
+    CHECK_OK(cancel_init(&c, &err));
+    CHECK_OK(page_writer_open(&o, &w, &err));
+    page_writer_heed(w, &c);
+    for (size_t i = 0; i < BLOCKS; i++)
+        CHECK((blocks[i] = page_writer_take(w, &err)));
+    pid_t pid = fork(); /* the word comes while we wait, or before */
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        cancel_ask(&c);
+        _exit(0);
+    }
+    CHECK(!page_writer_take(w, &err));
+    CHECK(err.rc == RC_CANCELLED);
+    CHECK(waitpid(pid, NULL, 0) == pid);
+    for (size_t i = 0; i < BLOCKS; i++)
+        page_writer_give(w, blocks[i], NULL, 0, 0);
 }
 
 /* Pages that were read ahead: some are referred to, some are not, and one was not read. */
