@@ -167,6 +167,36 @@ def test_little_to_copy(t):
     ended(t, p)
 
 
+# Ends with all its threads as soon as one of them runs; so does a child that its parent then kills.
+HASTY = """
+import os, signal, sys, threading, time
+child = os.fork() if sys.argv[2] == 'child' else 0
+for _ in range(60):
+    threading.Thread(target=time.sleep, args=(1000000,), daemon=True).start()
+if sys.argv[2] == 'child' and not child:
+    time.sleep(1000000)
+print('ready', flush=True)
+while not os.path.exists(sys.argv[1]):
+    pass
+if child:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+print('all ok', flush=True)
+os._exit(7)
+"""
+
+
+def test_ends_while_it_is_let_go(t):
+    """A restored program that ends at once, or ends a child, while CRIU still lets go of threads: as it wants."""
+    for how in ("alone", "child"):
+        (t.dir / "go").unlink(missing_ok=True)
+        p = t.run_until_saved(how, "log:ready", "python3", "-c", HASTY, t.dir / "go", how, options=["--stop"])
+        assert p.wait(60) == 0, p.text()
+        for _ in range(6):
+            again = restore(t, "full", how)
+            assert again.wait(60) == 7 and "all ok" in again.text(), again.text()
+
+
 def test_killed_meanwhile(t):
     """Who keeps the memory ends with chrek, whatever that was about to do; the program goes on."""
     env, _ = hanging(t)

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 struct path {
-    char text[4 * PATH_MAX + 64];
+    char text[5 * PATH_MAX + 96];
 };
 
 static _Noreturn void die(const char *what)
@@ -62,8 +62,9 @@ int main(int argc, char **argv)
 
     find_prefix(prefix, sizeof(prefix));
     (void)snprintf(shims.text, sizeof(shims.text),
-                   "%s/lib/prlimit.so:%s/lib/pages.so:%s/lib/keep.so:%s/lib/facts.so", prefix,
-                   prefix, prefix, prefix);
+                   "%s/lib/prlimit.so:%s/lib/pages.so:%s/lib/keep.so:%s/lib/facts.so:"
+                   "%s/lib/detach.so",
+                   prefix, prefix, prefix, prefix, prefix);
     char *fixed[] = {
         in_prefix(&loader, prefix, "lib/ld.so"),
         "--argv0",
