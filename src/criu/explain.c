@@ -22,8 +22,9 @@ static const char *const harmless[] = {
 
 /* Consequences: true, but never the cause. */
 static const char *const consequences[] = {
-    "Dumping FAILED",  "Restoring FAILED", "Dump files (pid:",   "Dump mm (pid:",    "Collect fds",
-    "exited, status=", "killed by signal", "Pre-dumping FAILED", "Error happened, ",
+    "Dumping FAILED",     "Restoring FAILED",       "Dump files (pid:", "Dump mm (pid:",
+    "Collect fds",        "Unable to detach from ", "exited, status=",  "killed by signal",
+    "Pre-dumping FAILED", "Error happened, ",
 };
 
 struct pattern {

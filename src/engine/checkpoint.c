@@ -76,6 +76,7 @@ struct checkpoint {
     uint64_t frozen_at;
     const struct steps_timings *timings; /* of the steps so far */
     bool early;                          /* the tree is ended before its checkpoint is stored */
+    bool refused;                        /* we have told CRIU to give up, and know why */
     bool copied;                         /* all that is needed of it is with us: it may be ended */
     bool ended;                          /* and has been */
     bool published;
@@ -531,11 +532,8 @@ static enum rc check_hold(const struct checkpoint *c, struct err *err)
     return RC_OK;
 }
 
-static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struct err *err)
+static enum rc at_event(struct checkpoint *c, enum cr_event event, struct err *err)
 {
-    struct checkpoint *c = arg;
-    (void)pid;
-    fd_closep(&fd);
     if (event == CR_PRE_DUMP)
         c->frozen_at = clock_now();
     if (event == CR_QUERY_EXT_FILES && c->capture) /* which it asks for when all is frozen */
@@ -565,6 +563,16 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
     if (!rc && c->req->stopping)
         c->req->stopping(c->req->stopping_arg);
     arm(c);
+    return rc;
+}
+
+static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struct err *err)
+{
+    struct checkpoint *c = arg;
+    (void)pid;
+    fd_closep(&fd);
+    enum rc rc = at_event(c, event, err);
+    c->refused = c->refused || rc;
     return rc;
 }
 
@@ -628,7 +636,8 @@ static enum rc end_dump(struct checkpoint *c, enum rc rc, struct err *err)
     cr_session_freep(&c->session);
     if (c->capture)
         capture_forget(c->capture, c->req->pid);
-    rc = cr_explain_file(store_staging_fd(c->staging), DUMP_LOG_NAME, rc, err);
+    if (!c->refused) /* else CRIU's words are of what has come of that */
+        rc = cr_explain_file(store_staging_fd(c->staging), DUMP_LOG_NAME, rc, err);
     if (err)
         why = *err;
     if (broken && c->req->tcp_established && c->engine->warn)

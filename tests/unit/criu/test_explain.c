@@ -45,6 +45,9 @@ static const struct {
      RC_UNSUPPORTED},
     {"(00.10) Error (criu/cpu.c:9): xsave: features missing\n", "xsave", "CPU lacks",
      RC_UNSUPPORTED},
+    {"(00.10) Error (compel/src/lib/infect.c:418): Unable to detach from 301: No such process\n"
+     "(00.10) Error (criu/brand-new.c:1): something else\n",
+     "something else", NULL, RC_IO},
     {"(00.02) Error (criu/brand-new.c:1): something never seen\n", "something never seen", NULL,
      RC_IO},
     {"no error at all\n", "", NULL, RC_IO},
