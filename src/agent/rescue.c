@@ -325,7 +325,9 @@ static void tell_end(struct job *j, enum rc rc, const struct err *err, struct en
     char pid[12];
     CLEANUP(fd_closep) int master = o->master;
     (void)snprintf(pid, sizeof(pid), "%d", (int)o->pid);
-    const char *const good[] = {"pid", pid, NULL}, *const bad[] = {"error", err->msg, NULL};
+    const char *const good[] = {"pid", pid, NULL}, *const bad[] = {
+                                                       "error", err->msg, "absent",
+                                                       rc == RC_NOT_FOUND ? "yes" : NULL, NULL};
     if (rc)
         j->told = talk_send(FD_CONNECTION, TALK_FAILED, bad, NULL, 0, NULL) == RC_OK;
     else
@@ -333,21 +335,29 @@ static void tell_end(struct job *j, enum rc rc, const struct err *err, struct en
             talk_send(FD_CONNECTION, TALK_RESTORED, good, &master, master >= 0, NULL) == RC_OK;
 }
 
-static enum rc work(struct job *j, struct rescue_result *out, struct err *err)
+/* RC_NOT_FOUND is left for a checkpoint that is not there: nobody calls that a failure, and it may
+ * be asked for again. */
+static enum rc restore_found(struct job *j, struct engine_outcome *out, struct err *err)
 {
     CLEANUP(mem_freep) char *criu = mem_strdup(j->rescue->criu);
+    enum rc rc = criu ? RC_OK : engine_find_criu(&criu, err);
+    if (!rc)
+        rc = restore(j, criu, out, err);
+    return rc == RC_NOT_FOUND ? RC_IO : rc;
+}
+
+static enum rc work(struct job *j, struct rescue_result *out, struct err *err)
+{
     CLEANUP(store_freep) struct store *store = NULL;
     struct engine_outcome o = {.master = -1};
     pthread_t life;
     uint64_t begun = clock_now();
     bool lives = pthread_create(&life, NULL, tell_of_life, j) == 0;
-    enum rc rc = criu ? RC_OK : engine_find_criu(&criu, err);
-    if (!rc)
-        rc = store_open(j->rescue->store, &store, err);
+    enum rc rc = store_open(j->rescue->store, &store, err);
     if (!rc)
         rc = find_entry(j, store, err);
     if (!rc)
-        rc = restore(j, criu, &o, err);
+        rc = restore_found(j, &o, err);
     atomic_store(&j->done, true);
     tell_end(j, rc, err, &o);
     store_entry_freep(&j->entry);

@@ -92,6 +92,13 @@ static void take_descriptors(struct msghdr *msg, struct talk *t)
     }
 }
 
+static enum rc failed(const struct talk *t, struct err *err)
+{
+    const char *why = talk_text(t, "error");
+    return err_set(err, talk_text(t, "absent") ? RC_NOT_FOUND : RC_UNAVAILABLE, "%.400s",
+                   why ? why : "no reason given");
+}
+
 static enum rc wait_for_packet(int sk, uint64_t deadline, struct err *err)
 {
     for (;;) {
@@ -155,8 +162,7 @@ enum rc talk_expect(int sk, const char *type, uint64_t silence_ns, uint64_t dead
         if (strcmp(t.type, TALK_WAIT) == 0 && (!deadline || clock_now() < deadline))
             continue;
         if (strcmp(t.type, TALK_FAILED) == 0)
-            return err_set(err, RC_UNAVAILABLE, "%.400s",
-                           json_str(yyjson_doc_get_root(t.doc), "error", "no reason given"));
+            return failed(&t, err);
         if (strcmp(t.type, TALK_WAIT) == 0)
             return err_set(err, RC_TIMEOUT, "it takes too long");
         if (strcmp(t.type, type) != 0)

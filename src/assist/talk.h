@@ -10,8 +10,10 @@
  *   go {}                              ->                  it is still wanted
  *                                      <-     restored {pid}
  *
- * Either may say failed {error} instead and is done.  A tree runs only after `go`: an entrypoint
- * that has given up meanwhile, and started its command, has closed the socket and cannot say it.
+ * Either may say failed {error} instead and is done; the agent's failed {error, absent} means that
+ * it has no such checkpoint, and that nothing was begun.  A tree runs only after `go`: an
+ * entrypoint that has given up meanwhile, and started its command, has closed the socket and cannot
+ * say it.
  *
  * Whatever the other one says is outside bytes.
  * Threads: a socket may be written to by several threads, and read by one.
@@ -67,7 +69,7 @@ enum rc talk_receive(int sk, uint64_t deadline, struct talk *out, struct err *er
 /* The same, but `wait` is not given to the caller, and `failed` is an error of the call.
  * silence_ns  how long the other end may say nothing at all
  * type        what is expected
- * errors      also RC_UNAVAILABLE (failed: the other's reason) */
+ * errors      also RC_UNAVAILABLE (failed: the other's reason), RC_NOT_FOUND (the same: absent) */
 enum rc talk_expect(int sk, const char *type, uint64_t silence_ns, uint64_t deadline,
                     struct talk *out, struct err *err);
 void talk_done(struct talk *t); /* for CLEANUP() */

@@ -4,12 +4,12 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/compiler.h"
-#include "base/fs.h"
 #include "base/mem.h"
 #include "base/sys.h"
 #include "codec/name.h"
 #include "engine/appdir.h"
-#include "entrypoint/log.h"
+#include "entrypoint/app_place.h"
+#include "entrypoint/marker.h"
 #include "entrypoint/mounts.h"
 #include "rootfs/apply.h"
 #include "rootfs/tmpfs.h"
@@ -99,24 +99,13 @@ static enum rc apply_deletions(int fd, int root, struct err *err)
     return rc ? rc : rootfs_apply_deletion_list(buf_str(&text), text.len, root, err);
 }
 
-/* Where nobody has asked for it, one that cannot be written is no reason to start cold. */
-static enum rc write_marker(const struct settings *s, struct err *err)
-{
-    struct err why = ERR_INIT;
-    enum rc rc = fs_write_whole(AT_FDCWD, s->marker, "restored", 8, 0644, &why);
-    if (!rc || !getenv("DYN_RESTORE_MARKER_FILE")) {
-        if (rc)
-            log_warn("No restore marker", "path", s->marker, "reason", why.msg, NULL);
-        return RC_OK;
-    }
-    return err_set(err, rc, "restore marker: %s", why.msg);
-}
-
 /* The application directory, where there can be one. */
 static void write_identity(const struct settings *s, const struct metadata *m)
 {
-    static const char *const places[] = {"/run/chrek/app", "/tmp/chrek/app"};
     char hostname[256] = "", now[CLOCK_RFC3339_LEN];
+    const char *place = app_place_make();
+    CLEANUP(fd_closep)
+    int dir = place ? sys_openat(AT_FDCWD, place, O_RDONLY | O_DIRECTORY, 0) : -1;
     (void)gethostname(hostname, sizeof(hostname) - 1);
     clock_rfc3339(now);
     const struct appdir_identity id = {.generation = m->generation + 1,
@@ -124,13 +113,8 @@ static void write_identity(const struct settings *s, const struct metadata *m)
                                        .restored_at = now,
                                        .hostname = hostname,
                                        .env = environ};
-    for (size_t i = 0; i < ARRAY_LEN(places); i++) {
-        if (fs_mkdirs(places[i], 0755, NULL) != RC_OK)
-            continue;
-        CLEANUP(fd_closep) int dir = sys_openat(AT_FDCWD, places[i], O_RDONLY | O_DIRECTORY, 0);
-        if (dir >= 0 && appdir_write(dir, &id, NULL) == RC_OK)
-            return;
-    }
+    if (dir >= 0)
+        (void)!appdir_write(dir, &id, NULL);
 }
 
 static enum rc read_metadata(int fd, struct buf *text, struct metadata *out, struct err *err)
@@ -162,7 +146,7 @@ static enum rc prepare(const struct settings *s, const struct talk *t, struct er
     if (!rc)
         rc = mounts_make_missing(text.data, text.len, err);
     if (!rc)
-        rc = write_marker(s, err);
+        rc = marker_write(s, err);
     if (!rc)
         write_identity(s, &m);
     return rc;
@@ -170,28 +154,30 @@ static enum rc prepare(const struct settings *s, const struct talk *t, struct er
 
 /* ---- the conversation ---- */
 
-static enum rc answer_prepare(const struct settings *s, int sk, uint64_t deadline, struct err *err)
+static enum rc answer_prepare(const struct settings *s, int sk, const struct talk *t,
+                              struct err *err)
 {
-    CLEANUP(talk_done) struct talk t = TALK_INIT;
-    enum rc rc = talk_expect(sk, TALK_PREPARE, s->agent_timeout_ns, deadline, &t, err);
-    if (rc)
-        return rc;
-    rc = prepare(s, &t, err);
+    enum rc rc = prepare(s, t, err);
     const char *const members[] = {"error", err->msg, NULL};
     if (rc)
         (void)!talk_send(sk, TALK_FAILED, members, NULL, 0, NULL);
     return rc ? rc : talk_send(sk, TALK_PREPARED, NULL, NULL, 0, err);
 }
 
-static enum rc converse(const struct settings *s, int sk, pid_t *out_pid, int *out_master,
-                        struct err *err)
+/* What it offers: the checkpoint's files.  RC_NOT_FOUND: it has none. */
+static enum rc ask_for_offer(const struct settings *s, int sk, uint64_t deadline, struct talk *out,
+                             struct err *err)
+{
+    enum rc rc = request(s, sk, err);
+    return rc ? rc : talk_expect(sk, TALK_PREPARE, s->agent_timeout_ns, deadline, out, err);
+}
+
+static enum rc take_offer(const struct settings *s, int sk, const struct talk *offer,
+                          uint64_t deadline, pid_t *out_pid, int *out_master, struct err *err)
 {
     CLEANUP(talk_done) struct talk ready = TALK_INIT;
     CLEANUP(talk_done) struct talk end = TALK_INIT;
-    uint64_t deadline = s->timeout_s ? clock_now() + s->timeout_s * CLOCK_S : 0;
-    enum rc rc = request(s, sk, err);
-    if (!rc)
-        rc = answer_prepare(s, sk, deadline, err);
+    enum rc rc = answer_prepare(s, sk, offer, err);
     if (!rc)
         rc = talk_expect(sk, TALK_READY, s->agent_timeout_ns, deadline, &ready, err);
     if (!rc)
@@ -226,8 +212,17 @@ static bool be_alone(void)
     }
 }
 
+/* Whoever has restored half of it has done so in our PID namespace. */
+static enum rc be_rid_of_it(enum rc rc, struct err *err)
+{
+    if (!be_alone())
+        return err_set(err, RC_CONFLICT, "processes of a broken-off restore do not end");
+    return rc == RC_NOT_FOUND ? RC_IO : rc;
+}
+
 enum rc ask_agent(const struct settings *s, pid_t *out_pid, int *out_master, struct err *err)
 {
+    CLEANUP(talk_done) struct talk offer = TALK_INIT;
     int fd = -1;
     if (getpid() != 1)
         return err_set(err, RC_UNSUPPORTED,
@@ -238,9 +233,11 @@ enum rc ask_agent(const struct settings *s, pid_t *out_pid, int *out_master, str
         rc = call(s->agent_socket, &fd, err);
     if (rc)
         return rc;
-    rc = converse(s, fd, out_pid, out_master, err);
+    uint64_t deadline = s->timeout_s ? clock_now() + s->timeout_s * CLOCK_S : 0;
+    rc = ask_for_offer(s, fd, deadline, &offer, err);
+    bool absent = rc == RC_NOT_FOUND;
+    if (!rc)
+        rc = take_offer(s, fd, &offer, deadline, out_pid, out_master, err);
     (void)close(fd); /* what still wants to restore for us learns of it, too */
-    if (rc && !be_alone())
-        return err_set(err, RC_CONFLICT, "processes of a broken-off restore do not end");
-    return rc;
+    return rc && !absent ? be_rid_of_it(rc, err) : rc;
 }

@@ -17,7 +17,8 @@ bool ask_possible(const struct settings *s);
 
 /* Ask; returns with the tree running, its root our child.  After guard_begin().
  * out_master  of the terminal that it has had, the caller's; -1: none
- * errors      RC_UNAVAILABLE (the agent says why not), RC_CANCELLED (it has ended), RC_TIMEOUT (it
+ * errors      RC_NOT_FOUND (it has no such checkpoint, or is not there, and nothing was begun),
+ *             RC_UNAVAILABLE (the agent says why not), RC_CANCELLED (it has ended), RC_TIMEOUT (it
  *             says nothing), RC_UNSUPPORTED (we are not PID 1), RC_INVALID (the name), RC_DENIED,
  *             RC_CORRUPT, RC_IO.  RC_CONFLICT: half-restored processes are left that are not ours
  *             to end; they end with us */

@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #define TRIGGER_MAX 8192
-#define SAY_EVERY_S 30
 
 static enum rc open_checkpoint(const struct settings *s, const char *path, bool needs_marker,
                                struct store_entry **out, struct err *err)
@@ -97,7 +96,7 @@ enum rc choose_or_wait(const struct settings *s, struct store_entry **out, struc
     struct err why = ERR_INIT;
     enum rc rc = choose_checkpoint(s, out, &why);
     for (uint64_t waited = 0; rc && s->wait && waited < s->wait_timeout_s; waited++) {
-        if (waited % SAY_EVERY_S == 0)
+        if (waited % CHOOSE_SAY_EVERY_S == 0)
             log_info("Waiting for checkpoint", "reason", why.msg, NULL);
         guard_pause(1);
         why = (struct err)ERR_INIT;

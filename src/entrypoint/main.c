@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/sys.h"
 #include "engine/engine.h"
+#include "entrypoint/app_place.h"
 #include "entrypoint/ask.h"
 #include "entrypoint/choose.h"
 #include "entrypoint/criu_conf.h"
@@ -18,6 +19,7 @@
 #include "entrypoint/fallback.h"
 #include "entrypoint/guard.h"
 #include "entrypoint/log.h"
+#include "entrypoint/marker.h"
 #include "entrypoint/mounts.h"
 #include "entrypoint/settings.h"
 #include "pager/pager.h"
@@ -33,22 +35,12 @@
 
 #define CONTAINER_CRIU "/usr/local/sbin/criu"
 #define DEBUG_PAUSE_S 300
-#define RESTORED_PID "/tmp/restored.pid"
+#define ASK_EVERY_S 2U /* each time the agent looks into its store */
 
 static void on_warning(void *arg, const char *text)
 {
     (void)arg;
     log_warn(text, NULL);
-}
-
-/* The directory of engine/appdir.h: where the application found it when it was saved, or /tmp. */
-static const char *make_app_dir(void)
-{
-    static const char *const places[] = {"/run/chrek/app", "/tmp/chrek/app"};
-    for (size_t i = 0; i < ARRAY_LEN(places); i++)
-        if (fs_mkdirs(places[i], 0755, NULL) == RC_OK && access(places[i], W_OK) == 0)
-            return places[i];
-    return NULL;
 }
 
 /* The engine has verified what this reads. */
@@ -67,18 +59,6 @@ static enum rc apply_rootfs(struct store_entry *entry, struct err *err)
         rc = rootfs_apply_files(ckpt, root, err);
     }
     return rc ? rc : rootfs_apply_deletions(ckpt, root, err);
-}
-
-static enum rc write_marker(const struct settings *s, struct err *err)
-{
-    return fs_write_whole(AT_FDCWD, s->marker, "restored", 8, 0644, err);
-}
-
-/* For those who look there for what was restored. */
-static void write_pid(pid_t pid)
-{
-    CLEANUP(mem_freep) char *text = mem_asprintf("%d\n", (int)pid);
-    (void)!fs_write_whole(AT_FDCWD, RESTORED_PID, text, strlen(text), 0644, NULL);
 }
 
 /* CRIU's own deduplication punches every page that it has restored out of its image: the checkpoint
@@ -138,11 +118,11 @@ static enum rc prepare(void *arg, struct err *err)
     if (!rc)
         rc = criu_conf_write(p->settings, &p->conf, err);
     if (!rc)
-        rc = write_marker(p->settings, err);
+        rc = marker_write(p->settings, err);
     if (rc)
         return rc;
     deduplicate(p->settings, p->entry);
-    p->req->app_dir = make_app_dir();
+    p->req->app_dir = app_place_make();
     p->req->config_file = p->conf;
     p->req->external = (const char *const *)p->external;
     return RC_OK;
@@ -195,8 +175,7 @@ static _Noreturn void give_up(const struct settings *s, const struct err *err, i
         log_info("DEBUG is set: keeping the container for 300 s", NULL);
         guard_pause(DEBUG_PAUSE_S);
     }
-    (void)unlink(s->marker);
-    (void)unlink(RESTORED_PID);
+    marker_remove(s);
     log_info("Falling back to cold start", "reason", err->msg, NULL);
     guard_cancel();
     fallback(s, argc, argv);
@@ -208,8 +187,7 @@ static _Noreturn void start_cold(const struct settings *s, const char *msg, cons
                                  int argc, char **argv)
 {
     log_info(msg, "reason", why->msg, NULL);
-    (void)unlink(s->marker);
-    (void)unlink(RESTORED_PID);
+    marker_remove(s);
     guard_cancel();
     fallback(s, argc, argv);
 }
@@ -229,15 +207,44 @@ static enum rc open_vault(const struct settings *s, struct vault *out, struct er
 static void say_restored(pid_t pid, uint64_t begun)
 {
     CLEANUP(buf_done) struct buf duration = BUF_INIT;
-    write_pid(pid);
+    marker_write_pid(pid);
     buf_addf(&duration, "%.3fs", (double)(clock_now() - begun) / 1e9);
     log_info("CRIU c.Restore completed successfully", "duration", buf_str(&duration), NULL);
     log_info("=== Restore operation completed ===", NULL);
 }
 
+static bool is_anything_here(const struct settings *s)
+{
+    CLEANUP(store_entry_freep) struct store_entry *entry = NULL;
+    return choose_checkpoint(s, &entry, NULL) != RC_NOT_FOUND;
+}
+
+/* Ask; with WAIT_FOR_CHECKPOINT again and again, until the agent has the checkpoint, there is
+ * something here, or the time is up. */
+static enum rc ask_or_wait(struct settings *s, pid_t *out_pid, int *out_master, struct err *err)
+{
+    struct err why = ERR_INIT;
+    enum rc rc = ask_agent(s, out_pid, out_master, &why);
+    uint64_t waited = 0;
+    while (rc == RC_NOT_FOUND && s->wait && s->wait_timeout_s && !is_anything_here(s)) {
+        unsigned pause =
+            s->wait_timeout_s < ASK_EVERY_S ? (unsigned)s->wait_timeout_s : ASK_EVERY_S;
+        if (waited % CHOOSE_SAY_EVERY_S < pause)
+            log_info("Waiting for checkpoint", "reason", why.msg, NULL);
+        guard_pause(pause);
+        s->wait_timeout_s -= pause;
+        waited += pause;
+        why = (struct err)ERR_INIT;
+        rc = ask_agent(s, out_pid, out_master, &why);
+    }
+    if (rc)
+        *err = why;
+    return rc;
+}
+
 /* The agent's way, where there is one: returns the exit code of what was restored, or -1 with the
  * reason why another way must be found. */
-static int let_agent_restore(const struct settings *s, struct err *err)
+static int let_agent_restore(struct settings *s, struct err *err)
 {
     pid_t pid = 0;
     int master = -1;
@@ -245,13 +252,13 @@ static int let_agent_restore(const struct settings *s, struct err *err)
     if (!ask_possible(s))
         return -1;
     log_info("Asking the node's agent to restore", "checkpoint", s->hash, NULL);
-    enum rc rc = ask_agent(s, &pid, &master, err);
+    enum rc rc = ask_or_wait(s, &pid, &master, err);
     if (!rc) {
         say_restored(pid, begun);
         return guard(pid, master);
     }
     log_warn("The node's agent has not restored", "reason", err->msg, NULL);
-    (void)unlink(s->marker);
+    marker_remove(s);
     return rc == RC_CONFLICT ? EXIT_FAILURE : -1; /* the kernel ends them with us */
 }
 

@@ -156,6 +156,19 @@ def ask_door(path, pidfd):
         return json.loads(sk.recv(65536))
 
 
+def test_waiting_for_a_checkpoint(t):
+    """WAIT_FOR_CHECKPOINT asks the agent again until it has the checkpoint, or the time is up."""
+    with door(t) as s:
+        s.start_agent()
+        vain = s.ask("vain", env={"WAIT_FOR_CHECKPOINT": "1", "RESTORE_WAIT_TIMEOUT": "1"})
+        cold(s, vain, "no checkpoint 'abc123'")
+        early = s.ask("early", env={"WAIT_FOR_CHECKPOINT": "1"})
+        wait_for("the pause", lambda: "Waiting for checkpoint" in s.node.output(early, "main"))
+        s.capture(security=UNPRIVILEGED)
+        assert "Restore operation completed" in s.outcome(early), s.agent.text()
+        assert not s.events("RestoreFailed") and s.restore_notes(early)["status"] == "completed"
+
+
 def test_forged_callers(t):
     """Who is no container's first process, or says that it is somebody else, gets nothing."""
     with door(t) as s:

@@ -62,6 +62,9 @@ TEST(signs_of_life_are_waited_over_and_a_failure_is_one)
     CHECK_OK(talk_send(l.a, TALK_FAILED, why, NULL, 0, &err));
     CHECK_RC(talk_expect(l.b, TALK_GO, CLOCK_S, 0, &t, &err), RC_UNAVAILABLE);
     CHECK_STR(err.msg, "no such thing");
+    const char *const absent[] = {"error", "no checkpoint", "absent", "yes", NULL};
+    CHECK_OK(talk_send(l.a, TALK_FAILED, absent, NULL, 0, &err));
+    CHECK_RC(talk_expect(l.b, TALK_GO, CLOCK_S, 0, &t, &err), RC_NOT_FOUND);
     CHECK_OK(talk_send(l.a, TALK_PREPARE, NULL, NULL, 0, &err));
     CHECK_RC(talk_expect(l.b, TALK_GO, CLOCK_S, 0, &t, &err), RC_CORRUPT);
 }
