@@ -15,10 +15,10 @@
  *
  * The middle ends and is waited for at once, in the process's name: the process
  * has no child that it does not know of, and the keeper belongs to whoever
- * takes in orphans.  The keeper closes all descriptors and leaves session and
- * process group, so that neither a pipe nor a signal to a group finds it; all
- * signals are blocked; and if it ever ran, the next thing it would do is to
- * end.
+ * takes in orphans, outside of the tree: a process of it that does
+ * (PR_SET_CHILD_SUBREAPER) does not meanwhile.  The keeper closes all descriptors and leaves
+ * session and process group, so that neither a pipe nor a signal to a group finds it; all signals
+ * are blocked; and if it ever ran, the next thing it would do is to end.
  *
  * All or nothing: if one keeper cannot be made, there are none, and the caller
  * copies with the tree stopped.  x86-64 only; elsewhere nothing is changed.
@@ -33,6 +33,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -62,6 +64,7 @@ static ssize_t real_write(int fd, const void *data, size_t len)
 #ifdef __x86_64__
 
 #define CODE_64 0x33U
+#define PAGE 4096U
 #define SUSPEND_SECCOMP (1 << 21)        /* PTRACE_O_SUSPEND_SECCOMP */
 #define SIGSET_BYTES ((void *)(size_t)8) /* of the kernel's signal set */
 
@@ -69,6 +72,7 @@ struct task {
     pid_t pid;
     uint64_t instruction; /* `syscall` */
     struct user_regs_struct regs;
+    uint64_t mask;
 };
 
 static int wait_for(pid_t pid, int *status)
@@ -103,7 +107,8 @@ static int run_to_call(pid_t pid, pid_t *born)
     }
 }
 
-static long call(const struct task *t, pid_t *born, long number, uint64_t a, uint64_t b, uint64_t c)
+static long call(const struct task *t, pid_t *born, long number, uint64_t a, uint64_t b, uint64_t c,
+                 uint64_t d)
 {
     struct user_regs_struct regs = t->regs;
     regs.rip = t->instruction;
@@ -112,7 +117,8 @@ static long call(const struct task *t, pid_t *born, long number, uint64_t a, uin
     regs.rdi = a;
     regs.rsi = b;
     regs.rdx = c;
-    regs.r10 = regs.r8 = regs.r9 = 0;
+    regs.r10 = d;
+    regs.r8 = regs.r9 = 0;
     if (ptrace(PTRACE_SETREGS, t->pid, NULL, &regs) < 0 || run_to_call(t->pid, born) < 0 ||
         run_to_call(t->pid, born) < 0 || ptrace(PTRACE_GETREGS, t->pid, NULL, &regs) < 0)
         return -1;
@@ -165,8 +171,8 @@ static int is_born(pid_t pid)
 static int settle(const struct task *middle, pid_t pid)
 {
     struct task t = {.pid = pid, .instruction = middle->instruction, .regs = middle->regs};
-    if (call(&t, NULL, SYS_close_range, 0, UINT_MAX, 0) != 0 ||
-        call(&t, NULL, SYS_setsid, 0, 0, 0) < 0)
+    if (call(&t, NULL, SYS_close_range, 0, UINT_MAX, 0, 0) != 0 ||
+        call(&t, NULL, SYS_setsid, 0, 0, 0, 0) < 0)
         return -1;
     t.regs.rip = t.instruction;
     t.regs.rax = SYS_exit_group;
@@ -193,7 +199,7 @@ static pid_t make_keeper(const struct task *process, pid_t middle)
     struct task t = {.pid = middle, .instruction = process->instruction, .regs = process->regs};
     pid_t keeper = 0;
     int good = is_born(middle) && ends_with_us(middle) &&
-               call(&t, &keeper, SYS_clone, CLONE_VM, 0, 0) > 0 && is_born(keeper) &&
+               call(&t, &keeper, SYS_clone, CLONE_VM, 0, 0, 0) > 0 && is_born(keeper) &&
                settle(&t, keeper) == 0;
     if (!good)
         end_task(keeper);
@@ -202,36 +208,136 @@ static pid_t make_keeper(const struct task *process, pid_t middle)
 }
 
 /* With all signals held back, so that none is taken in the middle. */
-static pid_t keep(struct task *t)
+static int enter(struct task *t)
 {
-    uint64_t mask = 0, all = UINT64_MAX;
+    uint64_t all = UINT64_MAX;
     long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE;
-    pid_t middle = 0, keeper = 0;
-    int status = 0;
     t->instruction = find_instruction(t->pid);
-    if (!t->instruction || ptrace(PTRACE_GETREGS, t->pid, NULL, &t->regs) < 0 ||
-        t->regs.cs != CODE_64 || ptrace(PTRACE_GETSIGMASK, t->pid, SIGSET_BYTES, &mask) < 0 ||
-        (ptrace(PTRACE_SETOPTIONS, t->pid, NULL, (void *)(options | SUSPEND_SECCOMP)) < 0 &&
-         ptrace(PTRACE_SETOPTIONS, t->pid, NULL, (void *)options) < 0))
-        return 0;
-    if (ptrace(PTRACE_SETSIGMASK, t->pid, SIGSET_BYTES, &all) == 0) {
-        long inner = call(t, &middle, SYS_clone, 0, 0, 0);
-        if (inner > 0) {
-            keeper = make_keeper(t, middle);
-            (void)call(t, NULL, SYS_wait4, (uint64_t)inner, 0, __WALL);
-        }
-    }
-    /* As it was, and in a stop from which the kernel restarts what was
-     * interrupted. */
+    return t->instruction && ptrace(PTRACE_GETREGS, t->pid, NULL, &t->regs) == 0 &&
+           t->regs.cs == CODE_64 &&
+           ptrace(PTRACE_GETSIGMASK, t->pid, SIGSET_BYTES, &t->mask) == 0 &&
+           (ptrace(PTRACE_SETOPTIONS, t->pid, NULL, (void *)(options | SUSPEND_SECCOMP)) == 0 ||
+            ptrace(PTRACE_SETOPTIONS, t->pid, NULL, (void *)options) == 0) &&
+           ptrace(PTRACE_SETSIGMASK, t->pid, SIGSET_BYTES, &all) == 0;
+}
+
+/* As it was, and in a stop from which the kernel restarts what was interrupted. */
+static void leave(const struct task *t)
+{
+    int status = 0;
     (void)ptrace(PTRACE_SETREGS, t->pid, NULL, &t->regs);
-    (void)ptrace(PTRACE_SETSIGMASK, t->pid, SIGSET_BYTES, &mask);
+    (void)ptrace(PTRACE_SETSIGMASK, t->pid, SIGSET_BYTES, &t->mask);
     (void)ptrace(PTRACE_SETOPTIONS, t->pid, NULL, (void *)(long)PTRACE_O_TRACESYSGOOD);
     (void)ptrace(PTRACE_INTERRUPT, t->pid, NULL, NULL);
     do
         if (ptrace(PTRACE_CONT, t->pid, NULL, NULL) < 0 || wait_for(t->pid, &status) < 0)
             break;
     while (WIFSTOPPED(status) && status >> 16 != PTRACE_EVENT_STOP);
+}
+
+static pid_t keep(struct task *t)
+{
+    pid_t middle = 0, keeper = 0;
+    if (!enter(t))
+        return 0;
+    long inner = call(t, &middle, SYS_clone, 0, 0, 0, 0);
+    if (inner > 0) {
+        keeper = make_keeper(t, middle);
+        (void)call(t, NULL, SYS_wait4, (uint64_t)inner, 0, __WALL, 0);
+    }
+    leave(t);
     return keeper;
+}
+
+/* ---- who takes in orphans ---- */
+
+/* 1: it does, 0: it does not, -1: that cannot be told. */
+static int takes_orphans(const struct task *t)
+{
+    int told = -1;
+    long page =
+        call(t, NULL, SYS_mmap, 0, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+    if (page <= 0)
+        return -1;
+    if (call(t, NULL, SYS_prctl, PR_GET_CHILD_SUBREAPER, (uint64_t)page, 0, 0) == 0) {
+        errno = 0;
+        told = (int)ptrace(PTRACE_PEEKDATA, t->pid, (void *)page, NULL) != 0;
+        told = errno ? -1 : told;
+    }
+    (void)call(t, NULL, SYS_munmap, (uint64_t)page, PAGE, 0, 0);
+    return told;
+}
+
+static int set_orphans(pid_t pid, int take)
+{
+    struct task t = {.pid = pid};
+    if (!enter(&t))
+        return -1;
+    long result = call(&t, NULL, SYS_prctl, PR_SET_CHILD_SUBREAPER, (uint64_t)take, 0, 0);
+    leave(&t);
+    return result == 0 ? 0 : -1;
+}
+
+/* A process that is ours; *parent: whose child it is. */
+static int is_held(pid_t pid, pid_t *parent)
+{
+    char path[40], line[128];
+    int tracer = 0, above = 0;
+    (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof(line), f))
+        if (sscanf(line, "PPid: %d", &above) != 1 && sscanf(line, "TracerPid: %d", &tracer) == 1)
+            break;
+    if (f)
+        (void)fclose(f);
+    *parent = above;
+    return tracer == getpid();
+}
+
+struct pids {
+    pid_t *list;
+    int n;
+};
+
+static int add_pid(struct pids *p, pid_t pid)
+{
+    for (int i = 0; i < p->n; i++)
+        if (p->list[i] == pid)
+            return 0;
+    pid_t *more = realloc(p->list, ((size_t)p->n + 1) * sizeof(*more));
+    if (!more)
+        return -1;
+    p->list = more;
+    more[p->n++] = pid;
+    return 1;
+}
+
+static int has_orphans(pid_t pid, struct pids *out)
+{
+    struct task t = {.pid = pid};
+    if (!enter(&t))
+        return -1;
+    int takes = takes_orphans(&t);
+    leave(&t);
+    return takes > 0 ? add_pid(out, pid) : takes;
+}
+
+/* The processes of the tree, among these and above them, that would take in the keepers. */
+static int find_reapers(const pid_t *list, int n, struct pids *out)
+{
+    struct pids seen = {NULL, 0};
+    int good = 1;
+    for (int i = 0; good && i < n; i++) {
+        pid_t parent = 0;
+        for (pid_t pid = list[i]; good && pid > 0 && is_held(pid, &parent); pid = parent) {
+            int fresh = add_pid(&seen, pid);
+            if (fresh == 0)
+                break;
+            good = fresh > 0 && has_orphans(pid, out) >= 0;
+        }
+    }
+    free(seen.list);
+    return good;
 }
 
 static int hidden_fd(void)
@@ -281,26 +387,39 @@ static void end_keepers(void)
     n_keepers = 0;
 }
 
+static int make_keepers(const pid_t *list, int n)
+{
+    for (int i = 0; i < n; i++) {
+        struct task t = {.pid = list[i]};
+        pid_t keeper = keep(&t);
+        if (keeper <= 0)
+            return 0;
+        keepers[n_keepers++] = keeper;
+    }
+    return 1;
+}
+
 static void keep_all(void)
 {
     pid_t *list = NULL;
-    int n = find_processes(&list), good = n > 0;
-    keepers = good ? calloc((size_t)n, sizeof(*keepers)) : NULL;
+    struct pids reapers = {NULL, 0};
+    int n = find_processes(&list), set = 0;
+    keepers = n > 0 ? calloc((size_t)n, sizeof(*keepers)) : NULL;
     maker = getpid();
-    for (int i = 0; keepers && good && i < n; i++) {
-        struct task t = {.pid = list[i]};
-        pid_t keeper = keep(&t);
-        good = keeper > 0;
-        if (good)
-            keepers[n_keepers++] = keeper;
-    }
-    for (int i = 0; keepers && good && i < n; i++) {
+    int good = keepers && find_reapers(list, n, &reapers);
+    while (good && set < reapers.n && (good = set_orphans(reapers.list[set], 0) == 0))
+        set++;
+    good = good && make_keepers(list, n);
+    for (int i = 0; i < set; i++)
+        (void)set_orphans(reapers.list[i], 1);
+    for (int i = 0; good && i < n; i++) {
         struct record r = {list[i], keepers[i], 0, 0};
         good = real_write(hidden_fd(), &r, sizeof(r)) == (ssize_t)sizeof(r);
     }
     if (!good)
         end_keepers(); /* a record of one that is gone is of no use to anybody */
     free(list);
+    free(reapers.list);
 }
 
 /* Stopped, and not by a tracer, who may be in another PID namespace and have no PID here. */
