@@ -107,6 +107,11 @@ static bool is_checkpoint(const char *key)
     return n > 4 && strcmp(key + n - 4, ".tar") == 0 && !strchr(key, '/');
 }
 
+static bool is_record(const char *key)
+{
+    return strncmp(key, "workingset/", 11) == 0;
+}
+
 /* Everything that makes a content this one. */
 static void object_id(const struct cache *c, const char *key, const struct backend_info *info,
                       struct digest *out)
@@ -199,7 +204,7 @@ static enum rc cache_open(struct backend *b, const char *key, struct backend_obj
         object_id(c, key, NULL, &o->id);
         rc = pack_info(c, key, &o->id, &o->info, err);
         o->cached = true;
-    } else if (is_checkpoint(key)) {
+    } else if (is_checkpoint(key) || is_record(key)) {
         rc = c->below->ops->stat(c->below, key, &o->info, err);
         o->cached = o->info.tag[0] != '\0';
         object_id(c, key, &o->info, &o->id);

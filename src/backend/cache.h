@@ -1,9 +1,9 @@
 /* A storage with a cache on the local disk in front of it, for restores: what several processes of
  * a machine read of it comes over the network once.
  *
- * Packs are cached by name, since a pack never changes; checkpoints (`<id>.tar`) by their tag,
- * which is asked for at each opening.  Everything else, and everything that is written, goes
- * through.  A cache that fails is no failure: then the storage itself is read.
+ * Packs are cached by name, since a pack never changes; checkpoints (`<id>.tar`) and working sets
+ * by their tag, which is asked for at each opening.  Everything else, and everything that is
+ * written, goes through.  A cache that fails is no failure: then the storage itself is read.
  *
  * Threads, forks: as backend.h says. */
 #pragma once

@@ -32,13 +32,30 @@ static const struct opt options[] = {
     {.name = NULL},
 };
 
+/* What a restore in mode workingset reads first, if there is a record. */
+static void prefetch_record(const struct store_entry *e, uint64_t *done)
+{
+    CLEANUP(workingset_done) struct workingset w = WORKINGSET_INIT;
+    CLEANUP(mem_freep) uint8_t *buffers = mem_alloc(2 * MEMORY_CHUNK);
+    if (store_entry_workingset(e, &w, NULL) != RC_OK)
+        return;
+    workingset_fetch(&w);
+    for (size_t i = 0; i < w.n_chunks; i++)
+        if (workingset_chunk(&w, i, buffers, buffers + MEMORY_CHUNK, NULL) == RC_OK)
+            *done += w.chunks[i].stored;
+}
+
 /* All of it, verified: what is read is what is cached. */
 static enum rc prefetch(struct store *store, const char *id, uint64_t *done, struct err *err)
 {
     CLEANUP(store_entry_freep) struct store_entry *e = NULL;
     enum rc rc = store_find(store, id, &e, err);
-    if (!rc && store_entry_manifest(e))
-        return store_verify(e, STORE_ALL, THREADS, done, err);
+    if (!rc && store_entry_manifest(e)) {
+        rc = store_verify(e, STORE_ALL, THREADS, done, err);
+        if (!rc)
+            prefetch_record(e, done);
+        return rc;
+    }
     return rc ? rc : store_entry_fetch(e, err);
 }
 

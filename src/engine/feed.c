@@ -11,12 +11,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-/* The directory of checkpoints that a checkpoint is in. */
-static int open_base(const struct store_entry *e)
-{
-    return sys_openat(store_entry_fd(e), "..", O_RDONLY | O_DIRECTORY, 0);
-}
-
 static const struct digest *memory_digest(const struct store_entry *e)
 {
     const struct manifest *m = store_entry_manifest(e);
@@ -24,23 +18,19 @@ static const struct digest *memory_digest(const struct store_entry *e)
     return f ? &f->digest : NULL;
 }
 
-static bool has_record(const struct store_entry *e)
-{
-    CLEANUP(workingset_done) struct workingset w = WORKINGSET_INIT;
-    return store_entry_workingset(e, &w, NULL) == RC_OK;
-}
-
 enum engine_mode feed_mode(const struct engine *e, const struct engine_restore_request *req,
-                           const struct page_reader *pages)
+                           const struct page_reader *pages, struct workingset *set)
 {
     struct err err = ERR_INIT;
     enum engine_mode mode = req->mode;
     enum rc rc = RC_OK;
     bool gpu = store_entry_metadata(req->entry)->gpu != NULL;
     bool container = store_entry_metadata(req->entry)->container;
+    bool may_run_early = pages && !gpu && !container;
+    bool has_record = may_run_early && mode != ENGINE_FULL &&
+                      store_entry_workingset(req->entry, set, NULL) == RC_OK;
     if (mode == ENGINE_DEFAULT)
-        mode =
-            pages && !gpu && !container && has_record(req->entry) ? ENGINE_WORKINGSET : ENGINE_FULL;
+        mode = has_record ? ENGINE_WORKINGSET : ENGINE_FULL;
     if (mode == ENGINE_FULL || (mode == ENGINE_CRIU && !pages))
         return mode;
     if (mode == ENGINE_CRIU)
@@ -96,13 +86,13 @@ static void end_processes(void *arg)
 
 enum rc feed_start(const struct engine_restore_request *req, enum engine_mode mode,
                    const struct page_reader *pages, const struct view *v, int work,
-                   struct pager **out, struct err *err)
+                   const struct workingset *set, struct pager **out, struct err *err)
 {
-    CLEANUP(fd_closep) int base = open_base(req->entry);
+    CLEANUP(workingset_place_done) struct workingset_place place = WORKINGSET_NOWHERE;
     CLEANUP(victims_done) struct victims victims = {.box = req->box, .children = CHILDREN_INIT};
     struct proc_facts f = {.start = 0};
-    if (base < 0)
-        return err_sys(err, "open the directory of checkpoints");
+    bool recorded = page_reader_memory(pages)->n_packs > 0 &&
+                    store_entry_record(req->entry, &place, NULL) == RC_OK;
     enum rc rc = req->box ? proc_facts_read(box_init_pid(req->box), &f, err)
                           : children_note(&victims.children, getpid(), err);
     if (rc)
@@ -112,14 +102,10 @@ enum rc feed_start(const struct engine_restore_request *req, enum engine_mode mo
                               .pages = pages,
                               .gaps = v->gaps,
                               .n_gaps = v->n_gaps,
-                              .base = base,
-                              .id = store_entry_id(req->entry),
+                              .record = recorded ? &place : NULL,
+                              .set = recorded && set->n_chunks > 0 ? set : NULL,
                               .memory = memory_digest(req->entry),
                               .use_record = mode == ENGINE_WORKINGSET,
-                              /* Signed by nobody; and of encrypted memory it would lie there in
-                               * the clear. */
-                              .no_record = store_entry_must_be_signed(req->entry) ||
-                                           page_reader_memory(pages)->sealed,
                               .record_ns = req->record_ns,
                               .kill = end_processes,
                               .arg = &victims};

@@ -83,6 +83,7 @@ struct restore {
     struct cr_session *session;
     struct verification verification;
     const struct page_reader *pages; /* NULL: plain format */
+    struct workingset set;           /* the record of earlier restores, if there is one */
     struct view view;
     struct fill *fill;  /* mode full: writes the memory */
     struct plain plain; /* of a plain checkpoint; without a directory CRIU does all of it */
@@ -206,7 +207,7 @@ static enum rc memory(void *ctx, uint64_t deadline, struct err *err)
     enum rc rc = store_entry_pages(r->req->entry, &r->pages, err);
     if (rc)
         return rc;
-    r->mode = feed_mode(r->engine, r->req, r->pages);
+    r->mode = feed_mode(r->engine, r->req, r->pages, &r->set);
     if (r->pages && r->mode != ENGINE_FULL) /* else it is found before the program runs */
         rc = page_reader_check(r->pages, err);
     if (rc)
@@ -311,7 +312,7 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
     struct restore *r = ctx;
     enum rc rc = make_work_dir(r, err);
     if (!rc && r->pages && r->mode != ENGINE_FULL) /* before there are threads: it forks */
-        rc = feed_start(r->req, r->mode, r->pages, &r->view, r->work, &r->pager, err);
+        rc = feed_start(r->req, r->mode, r->pages, &r->view, r->work, &r->set, &r->pager, err);
     if (!rc && r->req->box)
         rc = join_open(box_init_pid(r->req->box), &r->join, err);
     int images = copies(r);
@@ -630,6 +631,7 @@ static void clean_up(struct restore *r)
     gpus_done(&r->gpus);
     join_done(&r->join);
     ports_done(&r->ports);
+    workingset_done(&r->set);
     view_done(&r->view);
     plain_done(&r->plain);
     fd_closep(&r->work);
@@ -648,6 +650,7 @@ enum rc engine_restore(const struct engine *e, const struct engine_restore_reque
                         .children = CHILDREN_INIT,
                         .inherit = INHERIT_INIT,
                         .ports = PORTS_INIT,
+                        .set = WORKINGSET_INIT,
                         .view = VIEW_INIT,
                         .plain = PLAIN_INIT,
                         .work = -1,

@@ -18,6 +18,7 @@
 
 #include "base/err.h"
 #include "store/page_reader.h"
+#include "store/workingset.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -38,12 +39,11 @@ struct pager_options {
     const struct page_reader *pages;
     const struct pager_gap *gaps;
     size_t n_gaps;
-    int base;                    /* directory of checkpoints: the working set is beside it */
-    const char *id;              /* of the checkpoint */
-    const struct digest *memory; /* of its memory map */
-    bool use_record;             /* bring in the recorded working set first */
-    bool no_record;              /* neither use one nor make one */
-    uint64_t record_ns;          /* how long to record what the program touches, 0 = a default */
+    const struct workingset_place *record; /* where to record what is touched; NULL: nowhere */
+    const struct workingset *set;          /* what earlier restores have recorded, or NULL */
+    const struct digest *memory;           /* of its memory map */
+    bool use_record;                       /* bring in the recorded working set first */
+    uint64_t record_ns; /* how long to record what the program touches, 0 = a default */
     /* End every process that is being restored, for good, as far as they are known; called again
      * while one lives.  Runs in the pager and in the guardian. */
     void (*kill)(void *arg);

@@ -112,7 +112,7 @@ static void maybe_fill(struct server *v)
     bool complete = now > begun + limit || __atomic_load_n(&shared->ready, __ATOMIC_RELAXED);
     if (complete)
         record_close(&v->record);
-    if (v->filling || !(v->has_set || v->s->o->no_record || complete || quiet))
+    if (v->filling || !(v->has_set || !v->s->o->record || complete || quiet))
         return;
     v->filling = true;
     crew_fill(v->crew);
@@ -239,33 +239,41 @@ static enum rc loop(struct server *v, struct err *err)
 
 /* ---- begin and end ---- */
 
-static void find_set(struct server *v)
+/* Ours from now on: a copy in our memory, and descriptors of our own. */
+static void take_set(struct server *v)
 {
     const struct pager_options *o = v->s->o;
-    struct workingset w;
-    if (o->no_record || workingset_open(o->base, o->id, o->memory, &w, NULL) != RC_OK)
-        return; /* none, or one that cannot be used: a new one is made */
-    v->set = w;
+    if (!o->set)
+        return;
+    v->set = *o->set;
     v->has_set = true;
+    if (o->use_record)
+        workingset_fetch(&v->set);
+}
+
+/* Threads that wait for a network take no processor meanwhile. */
+static unsigned threads_for(const struct page_reader *pages)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned n = cpus < 1 ? 1 : cpus > THREADS_MAX ? THREADS_MAX : (unsigned)cpus;
+    unsigned reads = page_reader_pace(pages).reads;
+    return reads > n ? reads : n;
 }
 
 static enum rc begin(struct server *v, struct err *err)
 {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     v->epoll = epoll_create1(EPOLL_CLOEXEC);
     v->news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (v->epoll < 0 || v->news < 0)
         return err_sys(err, "make descriptors");
-    find_set(v);
+    take_set(v);
     bool use = v->has_set && v->s->o->use_record;
     struct crew_options o = {.pages = v->s->o->pages,
                              .workingset = use ? &v->set : NULL,
                              .gaps = v->s->o->gaps,
                              .n_gaps = v->s->o->n_gaps,
                              .record = &v->record,
-                             .threads = cpus < 1             ? 1
-                                        : cpus > THREADS_MAX ? THREADS_MAX
-                                                             : (unsigned)cpus,
+                             .threads = threads_for(v->s->o->pages),
                              .news = v->news,
                              .figures = &v->s->shared->figures};
     v->s->shared->figures.workingset_pages = use ? v->set.pages : 0;
@@ -281,6 +289,14 @@ static enum rc begin(struct server *v, struct err *err)
     return rc;
 }
 
+/* Another restore, which has begun at the same time. */
+static bool others_were_first(const struct server *v)
+{
+    const struct pager_options *o = v->s->o;
+    CLEANUP(workingset_done) struct workingset theirs = WORKINGSET_INIT;
+    return !v->has_set && workingset_open(o->record, o->memory, &theirs, NULL) == RC_OK;
+}
+
 /* A record is a hint: what prevents it is nobody's trouble. */
 static void write_record(struct server *v)
 {
@@ -293,9 +309,10 @@ static void write_record(struct server *v)
         pages += extents[i].pages;
         fresh += i >= known ? extents[i].pages : 0;
     }
-    if (fresh == 0 || (known && fresh < REFINE_MIN) || pages > WORKINGSET_PAGES_MAX)
+    if (fresh == 0 || (known && fresh < REFINE_MIN) || pages > WORKINGSET_PAGES_MAX ||
+        others_were_first(v))
         return;
-    if (workingset_write(o->base, o->id, o->memory, extents, n, o->pages, NULL) == RC_OK)
+    if (workingset_write(o->record, o->memory, extents, n, o->pages, NULL) == RC_OK)
         v->s->shared->figures.recorded_pages = pages;
 }
 
@@ -320,7 +337,7 @@ enum rc serve_run(const struct serve *s, struct err *err)
     struct server *v = mem_zalloc(sizeof(*v));
     *v = (struct server){.s = s, .epoll = -1, .news = -1, .connection = -1, .set = WORKINGSET_INIT};
     record_init(&v->record);
-    if (s->o->no_record)
+    if (!s->o->record)
         record_close(&v->record);
     enum rc rc = begin(v, err);
     if (!rc)
@@ -333,7 +350,7 @@ enum rc serve_run(const struct serve *s, struct err *err)
     __atomic_store_n(&s->shared->state, PAGER_FILLED, __ATOMIC_RELEASE);
     report(v);
     record_close(&v->record);
-    if (s->shared->registered && !s->o->no_record)
+    if (s->shared->registered && s->o->record)
         write_record(v);
     finish(v);
     free(v);

@@ -495,18 +495,34 @@ enum rc store_entry_pages(struct store_entry *e, const struct page_reader **out,
     return RC_OK;
 }
 
-enum rc store_entry_workingset(const struct store_entry *e, struct workingset *out, struct err *err)
+enum rc store_entry_record(const struct store_entry *e, struct workingset_place *out,
+                           struct err *err)
 {
     const struct manifest *m = store_entry_manifest(e);
-    const struct manifest_file *f = m ? manifest_find(m, MEMORY_NAME) : NULL;
-    if (!f)
+    if (!m || !manifest_find(m, MEMORY_NAME))
         return err_set(err, RC_NOT_FOUND, "its memory is not packed");
+    if (e->sealed)
+        return err_set(err, RC_NOT_FOUND, "of encrypted memory there is no record");
     if (store_entry_must_be_signed(e))
         return err_set(err, RC_DENIED, "a record is signed by nobody");
     CLEANUP(fd_closep) int base = sys_openat(e->dir, "..", O_RDONLY | O_DIRECTORY, 0);
     if (base < 0)
         return err_sys(err, "open the directory of '%s'", e->id);
-    return workingset_open(base, e->id, &f->digest, out, err);
+    const char *key = e->source ? e->source->record : NULL;
+    *out = (struct workingset_place){.base = fd_steal(&base),
+                                     .name = mem_strdup(key ? key : e->id),
+                                     .backend = key ? e->source->packs : NULL};
+    return RC_OK;
+}
+
+enum rc store_entry_workingset(const struct store_entry *e, struct workingset *out, struct err *err)
+{
+    CLEANUP(workingset_place_done) struct workingset_place at = WORKINGSET_NOWHERE;
+    enum rc rc = store_entry_record(e, &at, err);
+    if (rc)
+        return rc;
+    const struct manifest_file *f = manifest_find(store_entry_manifest(e), MEMORY_NAME);
+    return workingset_open(&at, &f->digest, out, err);
 }
 
 static enum rc copy_bytes(int from, int to, const char *name, struct err *err)

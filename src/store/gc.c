@@ -7,6 +7,7 @@
 #include "codec/name.h"
 #include "store/manifest.h"
 #include "store/memory.h"
+#include "store/objects.h"
 #include "store/pack.h"
 #include "store/store_priv.h"
 
@@ -200,6 +201,50 @@ static enum rc collect(struct marks *m, struct err *err)
     return rc;
 }
 
+struct records {
+    char **ids;  /* of the checkpoints that there are */
+    char **keys; /* of records of others */
+    size_t n;
+};
+
+static enum rc judge_record(void *arg, const char *key, uint64_t size, struct err *err)
+{
+    struct records *r = arg;
+    CLEANUP(mem_freep) char *of = objects_record_id(key);
+    char *const *id = r->ids;
+    (void)size;
+    (void)err;
+    while (of && *id && strcmp(*id, of) != 0)
+        id++;
+    if (!of || *id)
+        return RC_OK;
+    if ((r->n & (r->n - 1)) == 0)
+        r->keys = mem_realloc(r->keys, (r->n ? r->n * 2 : 1) * sizeof(*r->keys));
+    r->keys[r->n++] = mem_strdup(key);
+    return RC_OK;
+}
+
+/* In object storage: what restores have recorded of checkpoints that were deleted meanwhile. */
+static enum rc collect_records(const struct marks *m, struct err *err)
+{
+    struct records r = {.n = 0};
+    if (!m->store->remote || m->dry)
+        return RC_OK;
+    enum rc rc = store_list(m->store, &r.ids, err);
+    if (!rc)
+        rc = backend_list(m->store->backend, WORKINGSET_PREFIX, judge_record, &r, err);
+    for (size_t i = 0; i < r.n; i++) {
+        if (!rc)
+            rc = backend_remove(m->store->backend, r.keys[i], err);
+        rc = rc == RC_NOT_FOUND ? RC_OK : rc;
+        free(r.keys[i]);
+    }
+    free(r.keys);
+    if (r.ids)
+        store_free_ids(r.ids);
+    return rc;
+}
+
 static enum rc run(struct store *s, bool dry, char *const *without, struct store_collected *out,
                    struct err *err)
 {
@@ -215,6 +260,8 @@ static enum rc run(struct store *s, bool dry, char *const *without, struct store
     enum rc rc = store_hold_packs(s, true, &m.hold, err);
     if (!rc)
         rc = collect(&m, err);
+    if (!rc)
+        rc = collect_records(&m, err);
     store_hold_freep(&m.hold);
     free(m.names);
     free(m.garbage);

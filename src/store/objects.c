@@ -70,12 +70,35 @@ char *objects_id(const char *key)
     return NULL;
 }
 
+char *objects_record_key(const char *id)
+{
+    char key[BACKEND_KEY_MAX + 1];
+    if (objects_key(id, key, NULL) != RC_OK)
+        return NULL;
+    size_t n = strlen(key) - (sizeof(SUFFIX) - 1);
+    char *record = mem_asprintf(WORKINGSET_PREFIX "%.*s", (int)n, key);
+    if (backend_check_key(record, NULL) == RC_OK)
+        return record;
+    free(record);
+    return NULL;
+}
+
+char *objects_record_id(const char *key)
+{
+    size_t n = sizeof(WORKINGSET_PREFIX) - 1;
+    if (strncmp(key, WORKINGSET_PREFIX, n) != 0)
+        return NULL;
+    CLEANUP(mem_freep) char *bundle = mem_asprintf("%s" SUFFIX, key + n);
+    return objects_id(bundle);
+}
+
 /* ---- finding ---- */
 
 struct bundle_source {
     struct store_source base;
     int spool;  /* the store's, opened anew */
     char *name; /* of our directory in it */
+    char *record;
     struct backend_object *object;
 };
 
@@ -94,6 +117,7 @@ static void free_source(struct store_source *base)
         (void)!fs_remove_tree(s->spool, s->name, NULL);
     fd_closep(&s->spool);
     free(s->name);
+    free(s->record);
     free(s);
 }
 
@@ -190,6 +214,7 @@ enum rc objects_find(struct store *s, const char *id, struct store_entry **out, 
     if (read || rc)
         return err_ctx(err, read ? read : rc, "checkpoint '%s' cannot be used", id);
     CLEANUP(mem_freep) char *path = store_location(s, id);
+    source->base.record = source->record = objects_record_key(id);
     return store_adopt_from(fd_steal(&dir), id, path, &STEAL(source)->base, s->vault, out, err);
 }
 
@@ -270,6 +295,13 @@ enum rc objects_publish(struct store *s, const char *id, int dir, bool replace, 
     return bundle_write(dir, s->backend, key, true, err); /* a wreck makes way */
 }
 
+static void remove_record(struct store *s, const char *id)
+{
+    CLEANUP(mem_freep) char *record = objects_record_key(id);
+    if (record)
+        workingset_remove(&(struct workingset_place){-1, record, s->backend});
+}
+
 enum rc objects_delete(struct store *s, const char *id, struct err *err)
 {
     char key[BACKEND_KEY_MAX + 1];
@@ -279,6 +311,8 @@ enum rc objects_delete(struct store *s, const char *id, struct err *err)
         rc = objects_identify(s, id, &i, err);
     if (!rc && i == IDENTITY_CHECKPOINT)
         rc = backend_remove(s->backend, key, err);
+    if (!rc && i == IDENTITY_CHECKPOINT)
+        remove_record(s, id);
     if (rc == RC_NOT_FOUND || (!rc && i != IDENTITY_CHECKPOINT))
         return store_say_absent(s, id, i, err);
     return rc;

@@ -2,6 +2,7 @@
  *
  *   <id>.tar            a checkpoint: its files, but for packed memory (store/bundle.h)
  *   packs/xx/<name>     memory, shared by checkpoints (store/pack.h)
+ *   workingset/<id>     what restores of a checkpoint have recorded (store/workingset.h)
  *   holds/…             who is making a checkpoint, or collecting packs (store/hold.h)
  *
  * One object is a checkpoint, so one put publishes it: whole, and in one step also in the place of
@@ -24,6 +25,12 @@
 enum rc objects_key(const char *id, char out[BACKEND_KEY_MAX + 1], struct err *err);
 /* The id of a key, or NULL when it is no checkpoint's.  out: the caller's (free) */
 char *objects_id(const char *key);
+
+/* The key of what restores of a checkpoint record (store/workingset.h); NULL: its id is too long
+ * for one.  The caller's (free). */
+char *objects_record_key(const char *id);
+/* The id of such a key, or NULL.  The caller's (free). */
+char *objects_record_id(const char *key);
 
 /* These are the functions of store.h without "remote". */
 enum rc objects_find(struct store *s, const char *id, struct store_entry **out, struct err *err);

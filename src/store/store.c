@@ -308,7 +308,7 @@ enum rc store_delete(struct store *s, const char *id, struct err *err)
     if (sys_rename(s->dir, id, gone, RENAME_NOREPLACE) < 0)
         return errno == ENOENT ? store_say_absent(s, id, IDENTITY_NOTHING, err)
                                : err_sys(err, "delete '%s'", id);
-    workingset_remove(s->dir, id);
+    workingset_remove(&(struct workingset_place){s->dir, (char *)(uintptr_t)id, NULL});
     if (sys_fsync(s->dir) < 0)
         return err_sys(err, "fsync %s", s->path);
     rc = store_remove_unused(s, gone, err);

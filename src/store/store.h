@@ -172,10 +172,15 @@ const struct manifest *store_entry_manifest(const struct store_entry *e);
  * errors  RC_CORRUPT (memory map or packs), RC_UNSUPPORTED, RC_UNAVAILABLE, RC_IO */
 enum rc store_entry_pages(struct store_entry *e, const struct page_reader **out, struct err *err);
 
-/* What earlier restores have recorded beside a checkpoint in packed format (workingset.h).
+/* Where restores record what the program of a checkpoint touches first (workingset.h).
+ * out     the caller's, workingset_place_done()
+ * errors  RC_NOT_FOUND (of memory that is not packed, or that is encrypted, there is no record),
+ *         RC_DENIED (only what is signed may be used, and a record is signed by nobody), RC_IO */
+enum rc store_entry_record(const struct store_entry *e, struct workingset_place *out,
+                           struct err *err);
+/* What earlier restores have recorded there.
  * out     the caller's, workingset_done()
- * errors  RC_NOT_FOUND (none, or of another memory), RC_DENIED (only what is signed may be used,
- * and a record is signed by nobody), RC_CORRUPT, RC_UNSUPPORTED, RC_IO */
+ * errors  those of store_entry_record() and workingset_open() */
 enum rc store_entry_workingset(const struct store_entry *e, struct workingset *out,
                                struct err *err);
 

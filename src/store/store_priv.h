@@ -35,6 +35,7 @@ struct store {
 /* How an entry gets at what is not in its directory. */
 struct store_source {
     struct backend *packs; /* borrowed */
+    const char *record;    /* key of what restores record; NULL: it lies beside the directory */
     /* Bring all files into the directory; called once. */
     enum rc (*fetch)(struct store_source *s, int dir, struct err *err);
     void (*free)(struct store_source *s);

@@ -2,6 +2,7 @@
 
 #include "base/compiler.h"
 #include "base/mem.h"
+#include "base/rand.h"
 #include "base/sys.h"
 
 #include <errno.h>
@@ -19,6 +20,8 @@ static const char magic[8] = {'c', 'h', 'r', 'e', 'k', 'w', 'k', 's'};
 #define EXTENT_BYTES 16
 #define CHUNK_BYTES 48
 #define TMP_PREFIX ".tmp-"
+#define FIRST_READ ((size_t)128 << 10)
+#define UPLOAD_PIECE ((size_t)1 << 20)
 
 /* ---- little-endian numbers ---- */
 
@@ -113,8 +116,17 @@ enum rc workingset_parse(const void *data, size_t len, uint64_t file_size, struc
     return RC_OK;
 }
 
+void workingset_place_done(struct workingset_place *p)
+{
+    fd_closep(&p->base);
+    free(p->name);
+    *p = (struct workingset_place)WORKINGSET_NOWHERE;
+}
+
 void workingset_done(struct workingset *w)
 {
+    inflow_freep(&w->inflow);
+    backend_closep(&w->object);
     fd_closep(&w->fd);
     free(w->extents);
     free(w->chunks);
@@ -140,41 +152,118 @@ static enum rc read_at(int fd, uint64_t offset, void *data, size_t len, struct e
     return RC_OK;
 }
 
-enum rc workingset_open(int base, const char *id, const struct digest *memory,
-                        struct workingset *out, struct err *err)
+/* The same of what was opened. */
+static enum rc read_bytes(const struct workingset *w, uint64_t offset, void *data, size_t len,
+                          struct err *err)
+{
+    if (w->inflow)
+        return inflow_read(w->inflow, offset, data, len, err);
+    return w->object ? backend_read(w->object, offset, data, len, err)
+                     : read_at(w->fd, offset, data, len, err);
+}
+
+static enum rc open_file(const struct workingset_place *at, struct workingset *w,
+                         uint64_t *out_size, struct err *err)
 {
     CLEANUP(fd_closep)
-    int dir = sys_openat(base, WORKINGSET_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    CLEANUP(fd_closep) int fd = dir < 0 ? -1 : sys_openat(dir, id, O_RDONLY | O_NOFOLLOW, 0);
+    int dir = sys_openat(at->base, WORKINGSET_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    CLEANUP(fd_closep) int fd = dir < 0 ? -1 : sys_openat(dir, at->name, O_RDONLY | O_NOFOLLOW, 0);
     struct stat st;
-    uint8_t header[HEADER];
     if (fd < 0 || fstat(fd, &st) < 0)
-        return err_sys(err, "open the working set of '%s'", id);
+        return err_sys(err, "open the working set of '%s'", at->name);
     if (!S_ISREG(st.st_mode))
         return err_set(err, RC_CORRUPT, "the working set is no file");
-    enum rc rc = read_at(fd, 0, header, HEADER, err);
-    if (rc)
-        return rc;
+    *out_size = (uint64_t)st.st_size;
+    w->fd = fd_steal(&fd);
+    return RC_OK;
+}
+
+/* As one that is known: who reads it does the reading ahead. */
+static enum rc open_object(const struct workingset_place *at, struct workingset *w,
+                           uint64_t *out_size, struct err *err)
+{
+    struct backend_info info = {.size = 0};
+    enum rc rc = backend_stat(at->backend, at->name, &info, err);
+    if (!rc)
+        rc = backend_open_known(at->backend, at->name, &info, &w->object, err);
+    if (!rc)
+        *out_size = w->object->size;
+    return rc;
+}
+
+/* How long the tables are, from the header. */
+static enum rc table_size(const uint8_t *header, size_t *out, struct err *err)
+{
     const uint8_t *at = header + HEADER - 16;
     uint64_t n_extents = take(&at, 8), n_chunks = take(&at, 8);
     if (n_extents > WORKINGSET_PAGES_MAX || n_chunks > WORKINGSET_PAGES_MAX ||
         table_bytes(n_extents, n_chunks) + DIGEST_LEN > WORKINGSET_TABLE_MAX)
         return err_set(err, RC_CORRUPT, "the working set contradicts itself");
-    size_t len = table_bytes(n_extents, n_chunks) + DIGEST_LEN;
-    CLEANUP(mem_freep) uint8_t *table = mem_alloc(len);
-    CLEANUP(workingset_done) struct workingset w = WORKINGSET_INIT;
-    rc = read_at(fd, 0, table, len, err);
+    *out = table_bytes(n_extents, n_chunks) + DIGEST_LEN;
+    return RC_OK;
+}
+
+/* With the first read come tables of a usual length. */
+static enum rc read_table(const struct workingset *w, uint64_t size, uint8_t **out, size_t *out_len,
+                          struct err *err)
+{
+    size_t first = size < FIRST_READ ? (size_t)size : FIRST_READ, len = 0;
+    if (first < HEADER)
+        return err_set(err, RC_CORRUPT, "the working set was cut off");
+    CLEANUP(mem_freep) uint8_t *table = mem_alloc(FIRST_READ);
+    enum rc rc = read_bytes(w, 0, table, first, err);
     if (!rc)
-        rc = workingset_parse(table, len, (uint64_t)st.st_size, &w, err);
+        rc = table_size(table, &len, err);
+    if (!rc && len > size)
+        rc = err_set(err, RC_CORRUPT, "the working set was cut off");
+    if (!rc && len > first) {
+        table = mem_realloc(table, len);
+        rc = read_bytes(w, first, table + first, len - first, err);
+    }
+    if (rc)
+        return rc;
+    *out = STEAL(table);
+    *out_len = len;
+    return RC_OK;
+}
+
+enum rc workingset_open(const struct workingset_place *at, const struct digest *memory,
+                        struct workingset *out, struct err *err)
+{
+    CLEANUP(workingset_done) struct workingset w = WORKINGSET_INIT, opened = WORKINGSET_INIT;
+    CLEANUP(mem_freep) uint8_t *table = NULL;
+    uint64_t size = 0;
+    size_t len = 0;
+    enum rc rc =
+        at->backend ? open_object(at, &opened, &size, err) : open_file(at, &opened, &size, err);
+    if (!rc)
+        rc = read_table(&opened, size, &table, &len, err);
+    if (!rc)
+        rc = workingset_parse(table, len, size, &w, err);
     if (rc)
         return rc;
     if (!digest_equal(&w.memory, memory))
         return err_set(err, RC_NOT_FOUND, "the working set is of another checkpoint");
-    w.fd = fd_steal(&fd);
-    (void)posix_fadvise(w.fd, (off_t)len, 0, POSIX_FADV_WILLNEED);
+    w.fd = fd_steal(&opened.fd);
+    w.object = STEAL(opened.object);
+    if (w.fd >= 0)
+        (void)posix_fadvise(w.fd, (off_t)len, 0, POSIX_FADV_WILLNEED);
     *out = w;
     w = (struct workingset)WORKINGSET_INIT;
     return RC_OK;
+}
+
+void workingset_fetch(struct workingset *w)
+{
+    unsigned threads = w->object ? backend_pace(w->object->backend).reads : 0;
+    uint64_t at = w->n_chunks ? w->chunks[0].offset : 0;
+    for (size_t i = 0; i < w->n_chunks; i++) {
+        if (w->chunks[i].offset != at)
+            return; /* not as we write them */
+        at += w->chunks[i].stored;
+    }
+    if (threads > 0 && at == w->object->size && w->n_chunks > 0)
+        w->inflow = inflow_new(w->object, w->chunks[0].offset, threads);
 }
 
 enum rc workingset_chunk(const struct workingset *w, size_t chunk, void *scratch, void *out,
@@ -182,7 +271,7 @@ enum rc workingset_chunk(const struct workingset *w, size_t chunk, void *scratch
 {
     const struct workingset_chunk *c = &w->chunks[chunk];
     struct digest d;
-    enum rc rc = read_at(w->fd, c->offset, scratch, c->stored, err);
+    enum rc rc = read_bytes(w, c->offset, scratch, c->stored, err);
     if (rc)
         return rc;
     digest_of(scratch, c->stored, &d);
@@ -308,18 +397,18 @@ static enum rc write_file(int fd, const struct digest *memory,
     return rc;
 }
 
-enum rc workingset_write(int base, const char *id, const struct digest *memory,
-                         const struct workingset_extent *extents, size_t n,
-                         const struct page_reader *pages, struct err *err)
+static enum rc write_beside(const struct workingset_place *at, const struct digest *memory,
+                            const struct workingset_extent *extents, size_t n,
+                            const struct page_reader *pages, struct err *err)
 {
-    if (sys_mkdirat(base, WORKINGSET_DIR, 0700) < 0 && errno != EEXIST)
+    if (sys_mkdirat(at->base, WORKINGSET_DIR, 0700) < 0 && errno != EEXIST)
         return err_sys(err, "make '" WORKINGSET_DIR "'");
     CLEANUP(fd_closep)
-    int dir = sys_openat(base, WORKINGSET_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    int dir = sys_openat(at->base, WORKINGSET_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (dir < 0)
         return err_sys(err, "open '" WORKINGSET_DIR "'");
     /* One name for all who write, so that what a crash leaves is taken up again. */
-    CLEANUP(mem_freep) char *tmp = mem_asprintf(TMP_PREFIX "%.200s", id);
+    CLEANUP(mem_freep) char *tmp = mem_asprintf(TMP_PREFIX "%.200s", at->name);
     CLEANUP(fd_closep) int fd = sys_openat(dir, tmp, O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
     if (fd < 0)
         return err_sys(err, "make '%s'", tmp);
@@ -329,20 +418,65 @@ enum rc workingset_write(int base, const char *id, const struct digest *memory,
         return err_set(err, RC_UNAVAILABLE, "somebody else is writing the working set");
     enum rc rc = ftruncate(fd, 0) < 0 ? err_sys(err, "empty '%s'", tmp)
                                       : write_file(fd, memory, extents, n, pages, err);
-    if (!rc && sys_rename(dir, tmp, id, 0) < 0)
+    if (!rc && sys_rename(dir, tmp, at->name, 0) < 0)
         rc = err_sys(err, "publish the working set");
     if (rc)
         (void)sys_unlinkat(dir, tmp, 0);
     return rc;
 }
 
-void workingset_remove(int base, const char *id)
+static enum rc upload(const struct workingset_place *at, int fd, struct err *err)
 {
+    CLEANUP(mem_freep) uint8_t *data = mem_alloc(UPLOAD_PIECE);
+    CLEANUP(backend_abortp) struct backend_upload *u = NULL;
+    size_t n = UPLOAD_PIECE;
+    if (lseek(fd, 0, SEEK_SET) < 0)
+        return err_sys(err, "read the working set");
+    enum rc rc = backend_begin(at->backend, at->name, &u, err);
+    if (rc || !u)
+        return rc;
+    backend_replaces(u);
+    while (!rc && n == UPLOAD_PIECE) {
+        rc = sys_read_full(fd, data, UPLOAD_PIECE, &n, err);
+        if (!rc)
+            rc = backend_append(u, data, n, err);
+    }
+    return rc ? rc : backend_commit(u, err);
+}
+
+/* The tables come first and are known last: it is made in a file without a name. */
+static enum rc write_object(const struct workingset_place *at, const struct digest *memory,
+                            const struct workingset_extent *extents, size_t n,
+                            const struct page_reader *pages, struct err *err)
+{
+    char name[17];
+    rand_hex(name, 16);
+    CLEANUP(fd_closep) int fd = sys_openat(at->base, name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (fd < 0 || sys_unlinkat(at->base, name, 0) < 0)
+        return err_sys(err, "make a file for the working set");
+    enum rc rc = write_file(fd, memory, extents, n, pages, err);
+    return rc ? rc : upload(at, fd, err);
+}
+
+enum rc workingset_write(const struct workingset_place *at, const struct digest *memory,
+                         const struct workingset_extent *extents, size_t n,
+                         const struct page_reader *pages, struct err *err)
+{
+    return at->backend ? write_object(at, memory, extents, n, pages, err)
+                       : write_beside(at, memory, extents, n, pages, err);
+}
+
+void workingset_remove(const struct workingset_place *at)
+{
+    if (at->backend) {
+        (void)!backend_remove(at->backend, at->name, NULL);
+        return;
+    }
     CLEANUP(fd_closep)
-    int dir = sys_openat(base, WORKINGSET_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    CLEANUP(mem_freep) char *tmp = mem_asprintf(TMP_PREFIX "%.200s", id);
+    int dir = sys_openat(at->base, WORKINGSET_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    CLEANUP(mem_freep) char *tmp = mem_asprintf(TMP_PREFIX "%.200s", at->name);
     if (dir < 0)
         return;
-    (void)sys_unlinkat(dir, id, 0);
+    (void)sys_unlinkat(dir, at->name, 0);
     (void)sys_unlinkat(dir, tmp, 0);
 }

@@ -80,6 +80,18 @@ def programs_live_again_in_every_mode(server):
         check_life(t, server, "live/clear")
 
 
+def a_restore_leaves_a_record_and_the_next_begins_with_it(server):
+    with test(server, "live/record") as t:
+        last = save(t)
+        assert not server.names("live/record/workingset/")
+        check_goes_on(t, last, "lazy")
+        assert server.names("live/record/workingset/") == ["live/record/workingset/c"]
+        assert t.json("inspect", "c")["stored"]["working_set_pages"] > 0
+        check_goes_on(t, last, "workingset")
+        t.chrek("delete", "c")
+        assert not server.names("live/record/workingset/")
+
+
 def encrypted_programs_live_again_in_every_mode(server):
     with test(server, "live/sealed") as t:
         t.chrek("key", "generate", t.dir / "key")
@@ -131,6 +143,7 @@ def many_restores_read_the_storage_once(server):
         print(f"# one restore reads {one} bytes, ten read {many}", flush=True)
 
 
-TESTS = [programs_live_again_in_every_mode, encrypted_programs_live_again_in_every_mode,
+TESTS = [programs_live_again_in_every_mode, a_restore_leaves_a_record_and_the_next_begins_with_it,
+         encrypted_programs_live_again_in_every_mode,
          plain_programs_live_again, a_running_program_is_saved_and_copied,
          many_restores_read_the_storage_once]

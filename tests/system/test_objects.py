@@ -5,6 +5,8 @@ import re
 import signal
 
 from lib import wait_for
+from test_pager import ended_well, helpers, restore
+from test_workloads import built
 
 COUNTER = """
 import time, sys
@@ -33,6 +35,13 @@ def saved(t, *options):
                 "-c", COUNTER)
     assert p.wait(60) == 0, p.text()
     return ticks(p)[-1]
+
+
+def saved_at_rest(t, megabytes):
+    """A program with so much memory, which it checks once the file `go` is there."""
+    p = t.start("run", "--name", "c", "--ready", "log:ready", "--stop", "--", built(t, "churn.c"), megabytes,
+                t.dir / "go", "rest")
+    assert p.wait(60) == 0, p.text()
 
 
 def check_lives_again(t, last):
@@ -209,3 +218,36 @@ def test_cache_serves_restores(t):
     wait_for("ticks", lambda: p.poll() is not None or len(ticks(p)) > 3)
     assert len(ticks(p)) > 3, p.text()
     t.stop(p)
+
+
+def test_working_set_in_objects(t):
+    """A lazy restore leaves its record beside the checkpoint; later ones begin with it, also by a cache."""
+    objects = use_objects(t)
+    saved_at_rest(t, 48)
+    ended_well(restore(t, "lazy"))
+    record = objects / "workingset/c"
+    assert record.stat().st_size > 10 << 20
+    assert t.json("inspect", "c")["stored"]["working_set_pages"] > (10 << 20) / 4096
+    (t.dir / "go").unlink()
+    p = t.start("restore", "--quiet", "c")
+    wait_for("a pager", lambda: helpers(p).get("chrek-pager"))  # the default is workingset now
+    (t.dir / "go").touch()
+    ended_well(p)
+    cache = t.dir / "cache"
+    t.chrek("prefetch", "--cache", cache, "c")
+    good = record.read_bytes()
+    record.rename(t.dir / "record")
+    record.write_bytes(good[:len(good) // 2] + bytes(len(good) // 2))  # damaged, it costs time only
+    ended_well(restore(t, "workingset"))
+    t.chrek("delete", "c")
+    assert not record.exists()
+
+
+def test_working_set_that_may_not_be_kept(t):
+    """Where no record can be read or written a restore is as good without."""
+    objects = use_objects(t)
+    saved_at_rest(t, 32)
+    (objects / "workingset").write_text("in the way")
+    for mode in ("lazy", "workingset", "lazy"):
+        ended_well(restore(t, mode))
+    assert not os.listdir(t.env["TMPDIR"]), os.listdir(t.env["TMPDIR"])

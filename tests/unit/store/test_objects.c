@@ -399,6 +399,51 @@ TEST(packs_that_no_bundle_names_are_collected)
     CHECK(c.packs == 1 && c.kept == 0);
 }
 
+static bool is_there(struct store *s, const char *key)
+{
+    struct backend_info info;
+    return backend_stat(store_backend(s), key, &info, NULL) == RC_OK;
+}
+
+static void put_record(struct store *s, const char *key)
+{
+    struct err err = ERR_INIT;
+    CHECK_OK(backend_put(store_backend(s), key, "record", 6, &err));
+}
+
+TEST(what_restores_have_recorded_goes_with_its_checkpoint)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(store_freep) struct store *s = open_store();
+    struct store_collected c = {0};
+    put_pack(s, 'a');
+    make_packed(s);
+    put_record(s, "workingset/c");
+    put_record(s, "workingset/gone_x2B");
+    put_record(s, "workingset/no_x2b"); /* no key that we would write */
+    CHECK_OK(store_gc(s, true, &c, &err));
+    CHECK(is_there(s, "workingset/gone_x2B"));
+    CHECK_OK(store_gc(s, false, &c, &err));
+    CHECK(is_there(s, "workingset/c") && !is_there(s, "workingset/gone_x2B"));
+    CHECK(is_there(s, "workingset/no_x2b"));
+    CHECK_OK(store_delete(s, "c", &err));
+    CHECK(!is_there(s, "workingset/c"));
+}
+
+TEST(a_damaged_record_is_none)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(store_freep) struct store *s = open_store();
+    CLEANUP(store_entry_freep) struct store_entry *e = NULL;
+    CLEANUP(workingset_done) struct workingset w = WORKINGSET_INIT;
+    put_pack(s, 'a');
+    make_packed(s);
+    CHECK_OK(store_find(s, "c", &e, &err));
+    CHECK_RC(store_entry_workingset(e, &w, &err), RC_NOT_FOUND);
+    put_record(s, "workingset/c");
+    CHECK_RC(store_entry_workingset(e, &w, &err), RC_CORRUPT);
+}
+
 TEST(nothing_is_collected_while_somebody_makes_a_checkpoint)
 {
     struct err err = ERR_INIT;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define PAGES 300U
+#define KEY "workingset/c"
 
 /* Packed pages, each of which says its number. */
 struct packed {
@@ -24,6 +25,7 @@ struct packed {
     struct page_reader *reader;
     struct digest digest;
     int base;
+    struct workingset_place place;
 };
 
 static void fill_page(uint8_t *page, uint64_t number)
@@ -57,6 +59,15 @@ static void pack(struct packed *p)
     page_writer_freep(&w);
     CHECK_OK(page_reader_open(p->backend, NULL, &p->memory, &p->reader, &err));
     digest_of("map", 3, &p->digest);
+    p->place = (struct workingset_place){.base = p->base, .name = (char *)(uintptr_t) "c"};
+}
+
+/* The same with its record in object storage. */
+static void pack_in_objects(struct packed *p)
+{
+    pack(p);
+    p->place.name = (char *)(uintptr_t)KEY;
+    p->place.backend = p->backend;
 }
 
 static void drop(struct packed *p)
@@ -71,12 +82,12 @@ static const struct workingset_extent some[] = {{1, 3, 250}, {1, 90, 10}, {1, 1,
 
 static enum rc write_some(const struct packed *p, struct err *err)
 {
-    return workingset_write(p->base, "c", &p->digest, some, ARRAY_LEN(some), p->reader, err);
+    return workingset_write(&p->place, &p->digest, some, ARRAY_LEN(some), p->reader, err);
 }
 
 static enum rc open_it(const struct packed *p, struct workingset *w, struct err *err)
 {
-    return workingset_open(p->base, "c", &p->digest, w, err);
+    return workingset_open(&p->place, &p->digest, w, err);
 }
 
 /* Every byte of it. */
@@ -118,6 +129,57 @@ TEST(what_was_written_is_read_back_in_order)
     drop(&p);
 }
 
+TEST(in_object_storage_it_is_one_object_that_is_replaced_and_removed)
+{
+    struct err err = ERR_INIT;
+    struct packed p;
+    struct backend_info info;
+    pack_in_objects(&p);
+    CLEANUP(workingset_done) struct workingset w = WORKINGSET_INIT;
+    CHECK_RC(open_it(&p, &w, &err), RC_NOT_FOUND);
+    CHECK_OK(workingset_write(&p.place, &p.digest, some, 1, p.reader, &err));
+    CHECK_OK(write_some(&p, &err));
+    CHECK_OK(backend_stat(p.backend, KEY, &info, &err));
+    CHECK_OK(open_it(&p, &w, &err));
+    CHECK_INT(w.pages, 94);
+    workingset_fetch(&w);
+    CHECK_OK(read_all(&w, &err));
+    workingset_done(&w);
+    CHECK(faccessat(p.base, WORKINGSET_DIR, F_OK, 0) < 0);
+    workingset_remove(&p.place);
+    CHECK_RC(open_it(&p, &w, &err), RC_NOT_FOUND);
+    workingset_remove(&p.place);
+    drop(&p);
+}
+
+TEST(a_damaged_or_cut_off_object_is_noticed)
+{
+    struct err err = ERR_INIT;
+    struct packed p;
+    pack_in_objects(&p);
+    CHECK_OK(write_some(&p, &err));
+    struct backend_object *o = NULL;
+    CHECK_OK(backend_open(p.backend, KEY, &o, &err));
+    size_t size = (size_t)o->size;
+    CLEANUP(mem_freep) uint8_t *good = mem_alloc(size);
+    CLEANUP(mem_freep) uint8_t *bad = mem_alloc(size);
+    CHECK_OK(backend_read(o, 0, good, size, &err));
+    backend_closep(&o);
+    for (size_t at = 0; at < size; at += 1 + at / 40) {
+        CLEANUP(workingset_done) struct workingset w = WORKINGSET_INIT;
+        memcpy(bad, good, size);
+        bad[at] ^= 0x10;
+        size_t len = at % 2 ? size : at; /* or it ends there */
+        CHECK_OK(backend_remove(p.backend, KEY, &err));
+        CHECK_OK(backend_put(p.backend, KEY, bad, len, &err));
+        enum rc rc = open_it(&p, &w, &err);
+        if (!rc)
+            rc = read_all(&w, &err);
+        CHECK(rc == RC_CORRUPT || rc == RC_UNSUPPORTED);
+    }
+    drop(&p);
+}
+
 TEST(a_record_of_another_memory_map_is_none)
 {
     struct err err = ERR_INIT;
@@ -127,7 +189,7 @@ TEST(a_record_of_another_memory_map_is_none)
     digest_of("other", 5, &other);
     CLEANUP(workingset_done) struct workingset w = WORKINGSET_INIT;
     CHECK_OK(write_some(&p, &err));
-    CHECK_RC(workingset_open(p.base, "c", &other, &w, &err), RC_NOT_FOUND);
+    CHECK_RC(workingset_open(&p.place, &other, &w, &err), RC_NOT_FOUND);
     drop(&p);
 }
 
@@ -140,14 +202,14 @@ TEST(a_newer_one_replaces_and_remove_removes)
     CLEANUP(workingset_done) struct workingset w = WORKINGSET_INIT;
     CHECK_OK(write_some(&p, &err));
     CHECK_OK(open_it(&p, &old, &err));
-    CHECK_OK(workingset_write(p.base, "c", &p.digest, some, 1, p.reader, &err));
+    CHECK_OK(workingset_write(&p.place, &p.digest, some, 1, p.reader, &err));
     CHECK_OK(open_it(&p, &w, &err));
     CHECK_INT(w.pages, 3);
     CHECK_OK(read_all(&old, &err)); /* who has it open keeps it */
     workingset_done(&w);
-    workingset_remove(p.base, "c");
+    workingset_remove(&p.place);
     CHECK_RC(open_it(&p, &w, &err), RC_NOT_FOUND);
-    workingset_remove(p.base, "c");
+    workingset_remove(&p.place);
     drop(&p);
 }
 
@@ -201,7 +263,7 @@ static void torture(enum fault_action action)
     struct err err = ERR_INIT;
     struct packed p;
     pack(&p);
-    CHECK_OK(workingset_write(p.base, "c", &p.digest, some, 1, p.reader, &err));
+    CHECK_OK(workingset_write(&p.place, &p.digest, some, 1, p.reader, &err));
     for (unsigned n = 0;; n++) {
         pid_t pid = fork();
         if (pid == 0) {
@@ -221,7 +283,7 @@ static void torture(enum fault_action action)
         if (WEXITSTATUS(status) == 3)
             break;
         workingset_done(&w);
-        CHECK_OK(workingset_write(p.base, "c", &p.digest, some, 1, p.reader, &err));
+        CHECK_OK(workingset_write(&p.place, &p.digest, some, 1, p.reader, &err));
     }
     drop(&p);
 }
