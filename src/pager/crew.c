@@ -526,7 +526,7 @@ void crew_fault(struct crew *c, struct space *s, uint64_t address)
         c->max_faults = 2 * c->max_faults + 1;
     }
     c->faults[(c->first_fault + c->n_faults++) % c->max_faults] = (struct fault){s, address};
-    (void)pthread_cond_broadcast(&c->wake);
+    (void)pthread_cond_signal(&c->wake); /* whoever waits may take it */
     (void)pthread_mutex_unlock(&c->lock);
 }
 

@@ -17,9 +17,10 @@
 #include <unistd.h>
 
 #define TICK_MS 20
-#define RECORD_NS (5 * CLOCK_S)  /* at most this long is recorded with the rest waiting */
-#define RECORD_QUIET_NS CLOCK_S  /* so long without a fault: the program has what it needs */
-#define REFINE_MIN ((size_t)256) /* pages that are worth a new record */
+#define RECORD_NS (5 * CLOCK_S)      /* at most this long is recorded with the rest waiting */
+#define RECORD_FAR_NS (20 * CLOCK_S) /* over a network, where each page takes as long as 100 */
+#define RECORD_QUIET_NS CLOCK_S      /* so long without a fault: the program has what it needs */
+#define REFINE_MIN ((size_t)256)     /* pages that are worth a new record */
 #define THREADS_MAX 16
 
 struct server {
@@ -105,7 +106,8 @@ static void maybe_fill(struct server *v)
     const struct pager_shared *shared = v->s->shared;
     uint64_t begun = shared->figures.registered_ns, now = clock_now();
     uint64_t touched = __atomic_load_n(&v->record.last_ns, __ATOMIC_RELAXED);
-    uint64_t limit = v->s->o->record_ns ? v->s->o->record_ns : RECORD_NS;
+    bool far = page_reader_pace(v->s->o->pages).reads > 0;
+    uint64_t limit = v->s->o->record_ns ? v->s->o->record_ns : far ? RECORD_FAR_NS : RECORD_NS;
     if (!begun)
         return;
     bool quiet = now > (touched > begun ? touched : begun) + RECORD_QUIET_NS;

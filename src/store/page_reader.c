@@ -23,6 +23,7 @@ struct page_reader {
     const struct memory *memory;
     struct backend_object **packs;
     uint8_t *keys; /* of sealed packs, CIPHER_KEY bytes each, else NULL */
+    bool keeps;    /* chunks that were read: reading one again is dear */
 
     pthread_mutex_t lock; /* contexts and chunks that no thread is using */
     struct cipher *idle[THREADS_MAX];
@@ -71,6 +72,9 @@ enum rc page_reader_open(struct backend *b, const struct domain *d, const struct
         if (rc)
             return say_missing(rc, &m->packs[i], err);
     }
+    /* Of changes the bases are wanted again, and over a network who reads some pages of a chunk is
+     * soon followed by who reads others. */
+    r->keeps = m->n_bases > 0 || page_reader_pace(r).reads > 0;
     *out = STEAL(r);
     return RC_OK;
 }
@@ -293,7 +297,7 @@ static enum rc finish(const struct page_reader *r, uint32_t chunk, const struct 
     enum rc rc = memory_has_changes(&r->memory->chunks[chunk])
                      ? apply_changes(pool, chunk, whole, scratch, out, err)
                      : RC_OK;
-    if (!rc && r->memory->n_bases)
+    if (!rc && r->keeps)
         keep_copy(pool, chunk, out);
     return rc;
 }
@@ -302,7 +306,7 @@ static bool find_kept(const struct page_reader *r, uint32_t chunk, void *out)
 {
     struct page_reader *pool = (struct page_reader *)(uintptr_t)r;
     struct kept k;
-    if (!r->memory->n_bases || !take_kept(pool, chunk, &k))
+    if (!r->keeps || !take_kept(pool, chunk, &k))
         return false;
     memcpy(out, k.pages, r->memory->chunks[chunk].pages * MEMORY_PAGE);
     keep(pool, k);
