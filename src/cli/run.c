@@ -32,8 +32,9 @@
     {                                                                                              \
         .name = "record", .kind = OPT_DURATION, .arg = "TIME",                                     \
         .offset = offsetof(type, record_field),                                                    \
-        .help = "How long a first restore in mode workingset or lazy records what the program "    \
-                "touches, if it is not ready or at rest before. Default: 5s, 20s from object storage."                      \
+        .help =                                                                                    \
+            "How long a first restore in mode workingset or lazy records what the program "        \
+            "touches, if it is not ready or at rest before. Default: 5s, 20s from object storage." \
     }
 
 /* One name for both commands, whichever was read first. */
