@@ -8,6 +8,7 @@
 #include <zstd.h>
 
 #define ZSTD_LEVEL 1
+#define ZSTD_LEVEL_WELL 12
 
 static const char *const names[COMPRESS_COUNT_] = {"raw", "lz4", "zstd"};
 
@@ -32,6 +33,27 @@ size_t compress_bound(size_t len)
     return lz4 > zstd ? lz4 : zstd;
 }
 
+static size_t by_zstd(const void *data, size_t len, void *out, size_t room, int level)
+{
+    size_t n = ZSTD_compress(out, room, data, len, level);
+    return ZSTD_isError(n) ? 0 : n;
+}
+
+/* n: bytes that a codec has made of `len`; 0: it cannot */
+static enum compress_codec if_it_pays(enum compress_codec codec, size_t n, size_t len,
+                                      size_t *out_len)
+{
+    bool pays = n > 0 && n <= len - len / 16;
+    *out_len = pays ? n : len;
+    return pays ? codec : COMPRESS_RAW;
+}
+
+enum compress_codec compress_well(const void *data, size_t len, void *out, size_t *out_len)
+{
+    return if_it_pays(COMPRESS_ZSTD, by_zstd(data, len, out, compress_bound(len), ZSTD_LEVEL_WELL),
+                      len, out_len);
+}
+
 enum compress_codec compress_block(enum compress_codec codec, const void *data, size_t len,
                                    void *out, size_t *out_len)
 {
@@ -40,15 +62,9 @@ enum compress_codec compress_block(enum compress_codec codec, const void *data, 
         int got = LZ4_compress_default(data, out, (int)len, (int)room);
         n = got > 0 ? (size_t)got : 0;
     } else if (codec == COMPRESS_ZSTD) {
-        n = ZSTD_compress(out, room, data, len, ZSTD_LEVEL);
-        n = ZSTD_isError(n) ? 0 : n;
+        n = by_zstd(data, len, out, room, ZSTD_LEVEL);
     }
-    if (n == 0 || n > len - len / 16) {
-        *out_len = len;
-        return COMPRESS_RAW;
-    }
-    *out_len = n;
-    return codec;
+    return if_it_pays(codec, n, len, out_len);
 }
 
 bool compress_frame_size(const void *data, size_t len, uint64_t *out)

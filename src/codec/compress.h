@@ -28,6 +28,9 @@ size_t compress_bound(size_t len);
 enum compress_codec compress_block(enum compress_codec codec, const void *data, size_t len,
                                    void *out, size_t *out_len);
 
+/* The same by zstd, at a level that takes its time: for what is small and stays for long. */
+enum compress_codec compress_well(const void *data, size_t len, void *out, size_t *out_len);
+
 /* What a zstd frame says that it expands to.  False: it is none, or says nothing. */
 bool compress_frame_size(const void *data, size_t len, uint64_t *out);
 

@@ -18,7 +18,7 @@ enum rc dump_log_pack(int dirfd, struct err *err)
     if (rc)
         return rc;
     CLEANUP(mem_freep) void *small = mem_alloc(compress_bound(text.len));
-    if (compress_block(COMPRESS_ZSTD, text.data, text.len, small, &len) != COMPRESS_ZSTD)
+    if (compress_well(text.data, text.len, small, &len) != COMPRESS_ZSTD)
         return RC_OK;
     rc = fs_write_atomic(dirfd, DUMP_LOG_PACKED, small, len, 0600, err);
     if (!rc && sys_unlinkat(dirfd, DUMP_LOG_NAME, 0) < 0)

@@ -2,6 +2,7 @@
 
 #include "base/compiler.h"
 #include "base/mem.h"
+#include "store/memory_columns.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -12,7 +13,8 @@ static const char magic[8] = {'c', 'h', 'r', 'e', 'k', 'm', 'e', 'm'};
 /* A format is 1, and these. */
 #define FORMAT_SEALED 1U
 #define FORMAT_CHANGES 2U
-#define FORMAT_MAX 4
+#define FORMAT_COLUMNS 4U /* else rows, which are not written any more */
+#define FORMAT_MAX 8
 #define HEADER 64
 #define PACK_BYTES (MEMORY_PACK_NAME_LEN + 8)
 #define CHUNK_BYTES (DIGEST_LEN + 8 + 4 + 4 + 2 + 2)
@@ -45,49 +47,12 @@ static uint64_t take(struct reader *r, size_t bytes)
 
 /* ---- writing ---- */
 
-static void format_tables(const struct memory *m, struct buf *out)
-{
-    for (size_t i = 0; i < m->n_packs; i++) {
-        buf_add(out, m->packs[i].name, MEMORY_PACK_NAME_LEN);
-        put(out, m->packs[i].size, 8);
-    }
-    for (size_t i = 0; i < m->n_chunks; i++) {
-        const struct memory_chunk *c = &m->chunks[i];
-        buf_add(out, c->digest.bytes, DIGEST_LEN);
-        put(out, c->offset, 8);
-        put(out, c->stored, 4);
-        put(out, c->pack, 4);
-        put(out, c->pages, 2);
-        put(out, c->codec, 2);
-    }
-    for (size_t i = 0; i < m->n_streams; i++) {
-        put(out, m->streams[i].id, 8);
-        put(out, m->streams[i].pages, 8);
-        put(out, m->streams[i].first, 8);
-        put(out, m->streams[i].n, 8);
-    }
-    for (size_t i = 0; i < m->n_extents; i++) {
-        const struct memory_extent *e = &m->extents[i];
-        put(out, e->page, 8);
-        put(out, e->pages, 4);
-        put(out, e->chunk, 4);
-        put(out, e->at, 8);
-    }
-    for (size_t i = 0; i < m->n_bases; i++) {
-        const struct memory_base *b = &m->bases[i];
-        put(out, b->chunk, 4);
-        put(out, b->of, 4);
-        put(out, b->at, 2);
-        put(out, b->pages, 2);
-        put(out, b->of_at, 2);
-        put(out, 0, 2);
-    }
-}
-
 static void format_header(const struct memory *m, enum compress_codec codec, struct buf *out)
 {
     buf_add(out, magic, sizeof(magic));
-    put(out, 1 + (m->sealed ? FORMAT_SEALED : 0) + (m->n_bases ? FORMAT_CHANGES : 0), 4);
+    put(out,
+        1 + FORMAT_COLUMNS + (m->sealed ? FORMAT_SEALED : 0) + (m->n_bases ? FORMAT_CHANGES : 0),
+        4);
     put(out, MEMORY_PAGE, 4);
     put(out, m->n_packs, 8);
     put(out, m->n_chunks, 8);
@@ -99,19 +64,15 @@ static void format_header(const struct memory *m, enum compress_codec codec, str
 
 void memory_format(const struct memory *m, struct buf *out)
 {
-    if (!m->n_bases) {
-        format_header(m, COMPRESS_RAW, out);
-        format_tables(m, out);
-        return;
-    }
-    CLEANUP(buf_done) struct buf tables = {.max = out->max};
-    format_tables(m, &tables);
-    CLEANUP(mem_freep) void *small = mem_alloc(compress_bound(tables.len));
+    CLEANUP(buf_done) struct buf columns = {.max = out->max};
+    memory_columns_put(m, &columns);
+    CLEANUP(mem_freep) void *small = mem_alloc(compress_bound(columns.len));
     size_t len = 0;
-    enum compress_codec codec = compress_block(COMPRESS_ZSTD, tables.data, tables.len, small, &len);
+    enum compress_codec codec =
+        columns.len ? compress_well(columns.data, columns.len, small, &len) : COMPRESS_RAW;
     format_header(m, codec, out);
-    buf_add(out, codec == COMPRESS_RAW ? tables.data : small, len);
-    out->overflowed = out->overflowed || tables.overflowed;
+    buf_add(out, codec == COMPRESS_RAW ? columns.data : small, len);
+    out->overflowed = out->overflowed || columns.overflowed;
 }
 
 /* ---- reading ---- */
@@ -121,19 +82,16 @@ static bool is_pack_name(const char *name)
     return strspn(name, "0123456789abcdef") == MEMORY_PACK_NAME_LEN;
 }
 
-static bool take_packs(struct reader *r, struct memory *m)
+static void take_packs(struct reader *r, struct memory *m)
 {
     for (size_t i = 0; i < m->n_packs; i++) {
         memcpy(m->packs[i].name, r->at, MEMORY_PACK_NAME_LEN);
         r->at += MEMORY_PACK_NAME_LEN;
         m->packs[i].size = take(r, 8);
-        if (!is_pack_name(m->packs[i].name))
-            return false;
     }
-    return true;
 }
 
-static bool take_chunks(struct reader *r, struct memory *m)
+static void take_chunks(struct reader *r, struct memory *m)
 {
     for (size_t i = 0; i < m->n_chunks; i++) {
         struct memory_chunk *c = &m->chunks[i];
@@ -144,8 +102,19 @@ static bool take_chunks(struct reader *r, struct memory *m)
         c->pack = (uint32_t)take(r, 4);
         c->pages = (uint16_t)take(r, 2);
         c->codec = (uint16_t)take(r, 2);
-        if (c->pack >= m->n_packs || !memory_chunk_is_sound(c) ||
-            c->offset > m->packs[c->pack].size || c->stored > m->packs[c->pack].size - c->offset)
+    }
+}
+
+static bool take_streams(struct reader *r, struct memory *m)
+{
+    for (size_t i = 0; i < m->n_streams; i++) {
+        struct memory_stream *s = &m->streams[i];
+        uint64_t id = take(r, 8);
+        s->id = (uint32_t)id;
+        s->pages = take(r, 8);
+        s->first = (size_t)take(r, 8);
+        s->n = (size_t)take(r, 8);
+        if (id > UINT32_MAX)
             return false;
     }
     return true;
@@ -159,12 +128,50 @@ static bool take_extents(struct reader *r, struct memory *m)
         e->pages = (uint32_t)take(r, 4);
         e->chunk = (uint32_t)take(r, 4);
         uint64_t at = take(r, 8);
-        if (e->pages == 0 || at > MEMORY_CHUNK_PAGES)
-            return false;
         e->at = (uint32_t)at;
+        if (at > UINT32_MAX)
+            return false;
+    }
+    return true;
+}
+
+static bool take_bases(struct reader *r, struct memory *m)
+{
+    for (size_t i = 0; i < m->n_bases; i++) {
+        struct memory_base *b = &m->bases[i];
+        b->chunk = (uint32_t)take(r, 4);
+        b->of = (uint32_t)take(r, 4);
+        b->at = (uint16_t)take(r, 2);
+        b->pages = (uint16_t)take(r, 2);
+        b->of_at = (uint16_t)take(r, 2);
+        if (take(r, 2))
+            return false; /* reserved */
+    }
+    return true;
+}
+
+/* ---- what tables say ---- */
+
+static bool chunks_are_good(const struct memory *m)
+{
+    for (size_t i = 0; i < m->n_chunks; i++) {
+        const struct memory_chunk *c = &m->chunks[i];
+        if (c->pack >= m->n_packs || !memory_chunk_is_sound(c) ||
+            c->offset > m->packs[c->pack].size || c->stored > m->packs[c->pack].size - c->offset)
+            return false;
+    }
+    return true;
+}
+
+static bool extents_are_good(const struct memory *m)
+{
+    for (size_t i = 0; i < m->n_extents; i++) {
+        const struct memory_extent *e = &m->extents[i];
+        if (e->pages == 0 || e->at > MEMORY_CHUNK_PAGES)
+            return false;
         if (e->chunk == MEMORY_ZERO
-                ? at != 0
-                : e->chunk >= m->n_chunks || at + e->pages > m->chunks[e->chunk].pages)
+                ? e->at != 0
+                : e->chunk >= m->n_chunks || (uint64_t)e->at + e->pages > m->chunks[e->chunk].pages)
             return false;
     }
     return true;
@@ -184,37 +191,24 @@ static bool is_covered(const struct memory *m, const struct memory_stream *s)
     return next == s->pages;
 }
 
-static bool take_streams(struct reader *r, struct memory *m)
+static bool streams_are_good(const struct memory *m)
 {
-    for (size_t i = 0; i < m->n_streams; i++) {
-        struct memory_stream *s = &m->streams[i];
-        uint64_t id = take(r, 8);
-        s->id = (uint32_t)id;
-        s->pages = take(r, 8);
-        s->first = (size_t)take(r, 8);
-        s->n = (size_t)take(r, 8);
-        if (id > UINT32_MAX || (i > 0 && s->id <= m->streams[i - 1].id))
+    for (size_t i = 0; i < m->n_streams; i++)
+        if ((i > 0 && m->streams[i].id <= m->streams[i - 1].id) || !is_covered(m, &m->streams[i]))
             return false;
-    }
     return true;
 }
 
 /* Each page of each chunk of changes has one base, in order, which is no change. */
-static bool take_bases(struct reader *r, struct memory *m)
+static bool bases_are_good(const struct memory *m)
 {
     uint32_t chunk = 0;
     unsigned at = 0;
     for (size_t i = 0; i < m->n_bases; i++) {
-        struct memory_base *b = &m->bases[i];
-        b->chunk = (uint32_t)take(r, 4);
-        b->of = (uint32_t)take(r, 4);
-        b->at = (uint16_t)take(r, 2);
-        b->pages = (uint16_t)take(r, 2);
-        b->of_at = (uint16_t)take(r, 2);
-        uint64_t reserved = take(r, 2);
+        const struct memory_base *b = &m->bases[i];
         while (at == 0 && chunk < m->n_chunks && !memory_has_changes(&m->chunks[chunk]))
             chunk++;
-        if (reserved || chunk >= m->n_chunks || b->chunk != chunk || b->at != at || !b->pages ||
+        if (chunk >= m->n_chunks || b->chunk != chunk || b->at != at || !b->pages ||
             at + b->pages > m->chunks[chunk].pages || b->of >= m->n_chunks ||
             memory_has_changes(&m->chunks[b->of]) ||
             (unsigned)b->of_at + b->pages > m->chunks[b->of].pages)
@@ -228,6 +222,14 @@ static bool take_bases(struct reader *r, struct memory *m)
     while (at == 0 && chunk < m->n_chunks && !memory_has_changes(&m->chunks[chunk]))
         chunk++;
     return at == 0 && chunk == m->n_chunks;
+}
+
+static bool is_good(const struct memory *m)
+{
+    for (size_t i = 0; i < m->n_packs; i++)
+        if (!is_pack_name(m->packs[i].name))
+            return false;
+    return chunks_are_good(m) && extents_are_good(m) && streams_are_good(m) && bases_are_good(m);
 }
 
 /* Whether the sizes of the tables are these bytes; each fits, so none overflows. */
@@ -248,45 +250,65 @@ static bool sizes_fit(const struct memory *m, uint64_t rest)
     return rest == 0;
 }
 
-static bool take_tables(struct reader *r, struct memory *m)
+static void make_tables(struct memory *m)
 {
     m->packs = mem_zalloc((m->n_packs + 1) * sizeof(*m->packs));
     m->chunks = mem_zalloc((m->n_chunks + 1) * sizeof(*m->chunks));
     m->streams = mem_zalloc((m->n_streams + 1) * sizeof(*m->streams));
     m->extents = mem_zalloc((m->n_extents + 1) * sizeof(*m->extents));
     m->bases = mem_zalloc((m->n_bases + 1) * sizeof(*m->bases));
-    if (!take_packs(r, m) || !take_chunks(r, m) || !take_streams(r, m) || !take_extents(r, m) ||
-        !take_bases(r, m))
-        return false;
-    for (size_t i = 0; i < m->n_streams; i++)
-        if (!is_covered(m, &m->streams[i]))
-            return false;
-    return true;
 }
 
-/* Bytes of all tables; 0: more than any map has. */
-static uint64_t tables_size(const struct memory *m)
+static bool take_tables(struct reader *r, struct memory *m)
 {
-    if (m->n_packs > MEMORY_MAX || m->n_chunks > MEMORY_MAX || m->n_streams > MEMORY_MAX ||
-        m->n_extents > MEMORY_MAX || m->n_bases > MEMORY_MAX)
-        return 0;
-    uint64_t size = (uint64_t)m->n_packs * PACK_BYTES + (uint64_t)m->n_chunks * CHUNK_BYTES +
-                    (uint64_t)m->n_streams * STREAM_BYTES + (uint64_t)m->n_extents * EXTENT_BYTES +
-                    (uint64_t)m->n_bases * BASE_BYTES;
-    return size <= MEMORY_MAX ? size : 0;
+    make_tables(m);
+    take_packs(r, m);
+    take_chunks(r, m);
+    return take_streams(r, m) && take_extents(r, m) && take_bases(r, m);
 }
 
-/* The tables of a map with changes are compressed. */
+static bool numbers_fit(const struct memory *m)
+{
+    return m->n_packs <= MEMORY_MAX && m->n_chunks <= MEMORY_MAX && m->n_streams <= MEMORY_MAX &&
+           m->n_extents <= MEMORY_MAX && m->n_bases <= MEMORY_MAX;
+}
+
+/* Bytes of all tables as rows. */
+static uint64_t rows_size(const struct memory *m)
+{
+    return (uint64_t)m->n_packs * PACK_BYTES + (uint64_t)m->n_chunks * CHUNK_BYTES +
+           (uint64_t)m->n_streams * STREAM_BYTES + (uint64_t)m->n_extents * EXTENT_BYTES +
+           (uint64_t)m->n_bases * BASE_BYTES;
+}
+
+/* The rows of a map with changes are compressed. */
 static bool expand_tables(struct reader *r, struct memory *m, uint64_t codec, size_t len)
 {
-    uint64_t size = tables_size(m);
-    if (!size || !m->n_bases || codec >= COMPRESS_COUNT_)
+    uint64_t size = numbers_fit(m) ? rows_size(m) : UINT64_MAX;
+    if (size > MEMORY_MAX || !m->n_bases || codec >= COMPRESS_COUNT_)
         return false;
     CLEANUP(mem_freep) uint8_t *tables = mem_alloc((size_t)size);
     struct reader t = {tables};
     return compress_expand((enum compress_codec)codec, r->at, len, tables, (size_t)size, NULL) ==
                RC_OK &&
            take_tables(&t, m);
+}
+
+/* Columns are hardly ever larger than rows, and then not by much. */
+static bool expand_columns(const struct reader *r, struct memory *m, uint64_t codec, size_t len)
+{
+    uint64_t size = len;
+    if (!numbers_fit(m) || rows_size(m) > MEMORY_MAX)
+        return false;
+    if ((codec != COMPRESS_RAW && codec != COMPRESS_ZSTD) ||
+        (codec == COMPRESS_ZSTD && !compress_frame_size(r->at, len, &size)) ||
+        size > 2 * rows_size(m) || size < memory_columns_least(m))
+        return false;
+    CLEANUP(mem_freep) uint8_t *columns = mem_alloc((size_t)size + 1);
+    if (compress_expand((enum compress_codec)codec, r->at, len, columns, (size_t)size, NULL))
+        return false;
+    make_tables(m);
+    return memory_columns_take(m, columns, (size_t)size);
 }
 
 enum rc memory_parse(const void *data, size_t len, struct memory *out, struct err *err)
@@ -307,11 +329,14 @@ enum rc memory_parse(const void *data, size_t len, struct memory *out, struct er
     m.n_bases = (size_t)take(&r, 8);
     uint64_t codec = take(&r, 8);
     bool good = format >= 1 && page == MEMORY_PAGE;
-    if (good && (format - 1) & FORMAT_CHANGES)
+    if (good && (format - 1) & FORMAT_COLUMNS)
+        good = !((format - 1) & FORMAT_CHANGES) == !m.n_bases &&
+               expand_columns(&r, &m, codec, len - HEADER);
+    else if (good && (format - 1) & FORMAT_CHANGES)
         good = expand_tables(&r, &m, codec, len - HEADER);
     else if (good)
         good = !m.n_bases && !codec && sizes_fit(&m, len - HEADER) && take_tables(&r, &m);
-    if (!good)
+    if (!good || !is_good(&m))
         return err_set(err, RC_CORRUPT, "'" MEMORY_NAME "' contradicts itself");
     *out = m;
     m = (struct memory){0};

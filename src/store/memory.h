@@ -9,8 +9,9 @@
  *
  * The file (MEMORY_NAME, little-endian, docs/formats/memory.md) is vouched for by the manifest; a
  * pack need not be trusted, since each chunk's digest is here.  Formats: 1; 2 when the packs are
- * encrypted (store/pack.h); 3 and 4 are the same where there are changes, with the tables
- * compressed.
+ * encrypted (store/pack.h); 3 and 4 are the same where there are changes.  These have tables of
+ * rows and are only read; 5 to 8 are the same with columns (store/memory_columns.h), which are
+ * written.
  *
  * Threads: constant after it was made.
  */

@@ -35,6 +35,74 @@ static const struct memory sample = {.packs = packs,
                                      .n_streams = ARRAY_LEN(streams),
                                      .n_extents = ARRAY_LEN(extents)};
 
+/* ---- rows, as they were written until format 4 ---- */
+
+static void put(struct buf *b, uint64_t value, size_t bytes)
+{
+    uint8_t raw[8];
+    for (size_t i = 0; i < bytes; i++)
+        raw[i] = (uint8_t)(value >> (8 * i));
+    buf_add(b, raw, bytes);
+}
+
+static void put_rows(const struct memory *m, struct buf *out)
+{
+    for (size_t i = 0; i < m->n_packs; i++) {
+        buf_add(out, m->packs[i].name, MEMORY_PACK_NAME_LEN);
+        put(out, m->packs[i].size, 8);
+    }
+    for (size_t i = 0; i < m->n_chunks; i++) {
+        const struct memory_chunk *c = &m->chunks[i];
+        buf_add(out, c->digest.bytes, DIGEST_LEN);
+        put(out, c->offset, 8);
+        put(out, c->stored, 4);
+        put(out, c->pack, 4);
+        put(out, c->pages, 2);
+        put(out, c->codec, 2);
+    }
+    for (size_t i = 0; i < m->n_streams; i++) {
+        put(out, m->streams[i].id, 8);
+        put(out, m->streams[i].pages, 8);
+        put(out, m->streams[i].first, 8);
+        put(out, m->streams[i].n, 8);
+    }
+    for (size_t i = 0; i < m->n_extents; i++) {
+        put(out, m->extents[i].page, 8);
+        put(out, m->extents[i].pages, 4);
+        put(out, m->extents[i].chunk, 4);
+        put(out, m->extents[i].at, 8);
+    }
+    for (size_t i = 0; i < m->n_bases; i++) {
+        put(out, m->bases[i].chunk, 4);
+        put(out, m->bases[i].of, 4);
+        put(out, m->bases[i].at, 2);
+        put(out, m->bases[i].pages, 2);
+        put(out, m->bases[i].of_at, 2);
+        put(out, 0, 2);
+    }
+}
+
+/* codec: of the rows, where there are bases */
+static void format_rows(const struct memory *m, enum compress_codec codec, struct buf *out)
+{
+    CLEANUP(buf_done) struct buf rows = BUF_INIT;
+    put_rows(m, &rows);
+    CLEANUP(mem_freep) char *small = mem_alloc(compress_bound(rows.len));
+    size_t len = rows.len;
+    if (codec != COMPRESS_RAW)
+        codec = compress_block(codec, rows.data, rows.len, small, &len);
+    buf_add(out, "chrekmem", 8);
+    put(out, 1U + m->sealed + (m->n_bases ? 2U : 0), 4);
+    put(out, MEMORY_PAGE, 4);
+    put(out, m->n_packs, 8);
+    put(out, m->n_chunks, 8);
+    put(out, m->n_streams, 8);
+    put(out, m->n_extents, 8);
+    put(out, m->n_bases, 8);
+    put(out, codec, 8);
+    buf_add(out, codec == COMPRESS_RAW ? rows.data : small, len);
+}
+
 static void check_sample(const struct memory *m)
 {
     CHECK(m->n_packs == 2 && m->n_chunks == 3 && m->n_streams == 2 && m->n_extents == 5);
@@ -77,19 +145,25 @@ TEST(a_map_of_nothing_is_one)
     CHECK(m.n_packs == 0 && m.n_extents == 0 && !memory_stream(&m, 1));
 }
 
-/* Format 1, byte for byte: a released chrek has written this. */
-TEST(the_golden_map_is_read_and_written)
+/* Byte for byte what a released chrek has written. */
+static void read_golden(const char *name, struct buf *out)
+{
+    struct err err = ERR_INIT;
+    const char *root = getenv("CHREK_SOURCE_ROOT");
+    if (!root)
+        test_skip("CHREK_SOURCE_ROOT is not set");
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/tests/golden/%s", root, name);
+    CHECK_OK(fs_read_file(AT_FDCWD, path, MEMORY_MAX, out, &err));
+}
+
+TEST(the_golden_map_of_rows_is_read)
 {
     struct err err = ERR_INIT;
     CLEANUP(buf_done) struct buf golden = BUF_INIT;
     CLEANUP(buf_done) struct buf text = BUF_INIT;
     CLEANUP(memory_done) struct memory m = {0};
-    const char *root = getenv("CHREK_SOURCE_ROOT");
-    if (!root)
-        test_skip("CHREK_SOURCE_ROOT is not set");
-    CLEANUP(mem_freep) char *path = mem_asprintf("%s/tests/golden/memory-1", root);
-    memory_format(&sample, &text);
-    CHECK_OK(fs_read_file(AT_FDCWD, path, MEMORY_MAX, &golden, &err));
+    read_golden("memory-1", &golden);
+    format_rows(&sample, COMPRESS_RAW, &text);
     CHECK(golden.len == text.len && memcmp(golden.data, text.data, text.len) == 0);
     CHECK_OK(memory_parse(golden.data, golden.len, &m, &err));
     check_sample(&m);
@@ -157,7 +231,7 @@ TEST(what_contradicts_itself_is_refused)
         struct err err = ERR_INIT;
         CLEANUP(buf_done) struct buf text = BUF_INIT;
         struct memory m = {.n_packs = 99};
-        memory_format(&sample, &text);
+        format_rows(&sample, COMPRESS_RAW, &text);
         for (size_t k = 0; k < cases[i].len; k++)
             text.data[cases[i].at + k] = (char)(cases[i].value >> (8 * k));
         enum rc rc = memory_parse(text.data, text.len, &m, &err);
@@ -193,23 +267,6 @@ static struct memory with_changes(void)
     return m;
 }
 
-/* The file with its tables as they are. */
-static void format_open(struct buf *out)
-{
-    struct memory m = with_changes();
-    CLEANUP(buf_done) struct buf text = BUF_INIT;
-    memory_format(&m, &text);
-    size_t len = 2 * 40 + 5 * 52 + 2 * 32 + 5 * 24 + 3 * 16;
-    CLEANUP(mem_freep) char *tables = mem_alloc(len);
-    struct err err = ERR_INIT;
-    CHECK_INT(text.data[AT_FORMAT], 3);
-    CHECK_INT(text.data[AT_REST + 8], COMPRESS_ZSTD);
-    CHECK_OK(compress_expand(COMPRESS_ZSTD, text.data + 64, text.len - 64, tables, len, &err));
-    text.data[AT_REST + 8] = COMPRESS_RAW;
-    buf_add(out, text.data, 64);
-    buf_add(out, tables, len);
-}
-
 static void check_changes(const struct memory *m)
 {
     const struct memory_base *list = NULL;
@@ -229,28 +286,39 @@ TEST(a_map_with_changes_is_parsed_as_it_was_formatted)
         CLEANUP(memory_done) struct memory got = {0};
         m.sealed = sealed;
         memory_format(&m, &text);
-        CHECK_INT(text.data[AT_FORMAT], 3 + sealed);
+        CHECK_INT(text.data[AT_FORMAT], 7 + sealed);
         CHECK_OK(memory_parse(text.data, text.len, &got, &err));
         CHECK_INT(got.sealed, sealed);
         check_changes(&got);
     }
 }
 
-TEST(the_golden_map_with_changes_is_read)
+TEST(the_golden_map_of_rows_with_changes_is_read)
 {
     struct err err = ERR_INIT;
+    struct memory want = with_changes();
     CLEANUP(buf_done) struct buf golden = BUF_INIT;
     CLEANUP(buf_done) struct buf text = BUF_INIT;
     CLEANUP(memory_done) struct memory m = {0};
-    const char *root = getenv("CHREK_SOURCE_ROOT");
-    if (!root)
-        test_skip("CHREK_SOURCE_ROOT is not set");
-    CLEANUP(mem_freep) char *path = mem_asprintf("%s/tests/golden/memory-3", root);
-    format_open(&text);
-    CHECK_OK(fs_read_file(AT_FDCWD, path, MEMORY_MAX, &golden, &err));
+    read_golden("memory-3", &golden);
+    format_rows(&want, COMPRESS_RAW, &text);
     CHECK(golden.len == text.len && memcmp(golden.data, text.data, text.len) == 0);
     CHECK_OK(memory_parse(golden.data, golden.len, &m, &err));
     check_changes(&m);
+}
+
+TEST(rows_that_are_compressed_are_read)
+{
+    struct memory want = with_changes();
+    for (enum compress_codec c = COMPRESS_LZ4; c < COMPRESS_COUNT_; c++) {
+        struct err err = ERR_INIT;
+        CLEANUP(buf_done) struct buf text = BUF_INIT;
+        CLEANUP(memory_done) struct memory m = {0};
+        format_rows(&want, c, &text);
+        CHECK_INT(text.data[AT_REST + 8], c);
+        CHECK_OK(memory_parse(text.data, text.len, &m, &err));
+        check_changes(&m);
+    }
 }
 
 TEST(changes_that_contradict_themselves_are_refused)
@@ -286,7 +354,103 @@ TEST(changes_that_contradict_themselves_are_refused)
         struct err err = ERR_INIT;
         CLEANUP(buf_done) struct buf text = BUF_INIT;
         struct memory m = {.n_packs = 99};
-        format_open(&text);
+        struct memory changed = with_changes();
+        format_rows(&changed, COMPRESS_RAW, &text);
+        for (size_t k = 0; k < cases[i].len; k++)
+            text.data[cases[i].at + k] = (char)(cases[i].value >> (8 * k));
+        enum rc rc = memory_parse(text.data, text.len, &m, &err);
+        if (rc != RC_CORRUPT || m.n_packs != 99)
+            test_fail(__FILE__, __LINE__, "%s: %s", cases[i].what, rc_name(rc));
+    }
+}
+
+/* ---- columns ---- */
+
+/* The map as it is written, with its columns as they are: what tests/golden/memory-7 holds. */
+static void format_columns(const struct memory *m, struct buf *out)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    uint64_t len = 0;
+    memory_format(m, &text);
+    CHECK_INT(text.data[AT_REST + 8], COMPRESS_ZSTD);
+    CHECK(compress_frame_size(text.data + 64, text.len - 64, &len));
+    CLEANUP(mem_freep) char *columns = mem_alloc((size_t)len);
+    CHECK_OK(
+        compress_expand(COMPRESS_ZSTD, text.data + 64, text.len - 64, columns, (size_t)len, &err));
+    text.data[AT_REST + 8] = COMPRESS_RAW;
+    buf_add(out, text.data, 64);
+    buf_add(out, columns, (size_t)len);
+}
+
+static void check_golden_columns(const char *name, const struct memory *want,
+                                 void (*check)(const struct memory *))
+{
+    struct err err = ERR_INIT;
+    CLEANUP(buf_done) struct buf golden = BUF_INIT;
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    CLEANUP(memory_done) struct memory m = {0};
+    read_golden(name, &golden);
+    format_columns(want, &text);
+    CHECK(golden.len == text.len && memcmp(golden.data, text.data, text.len) == 0);
+    CHECK_OK(memory_parse(golden.data, golden.len, &m, &err));
+    check(&m);
+}
+
+TEST(the_golden_maps_of_columns_are_read_and_written)
+{
+    struct memory changed = with_changes();
+    check_golden_columns("memory-5", &sample, check_sample);
+    check_golden_columns("memory-7", &changed, check_changes);
+}
+
+/* Any byte that is another is refused, or a map that is one all the same, and has these bytes. */
+TEST(columns_have_one_form)
+{
+    struct memory changed = with_changes();
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    format_columns(&changed, &text);
+    unsigned refused = 0, accepted = 0;
+    for (size_t at = 16; at < text.len; at++)
+        for (unsigned bit = 0; bit < 8; bit++) {
+            CLEANUP(memory_done) struct memory m = {0};
+            CLEANUP(buf_done) struct buf again = BUF_INIT;
+            text.data[at] = (char)(text.data[at] ^ 1 << bit);
+            if (memory_parse(text.data, text.len, &m, NULL) == RC_OK) {
+                format_columns(&m, &again);
+                CHECK(again.len == text.len && memcmp(again.data, text.data, text.len) == 0);
+                accepted++;
+            } else {
+                refused++;
+            }
+            text.data[at] = (char)(text.data[at] ^ 1 << bit);
+        }
+    CHECK(refused > 0 && accepted > 0); /* digests are any bytes */
+}
+
+TEST(columns_that_contradict_themselves_are_refused)
+{
+    static const struct {
+        const char *what;
+        size_t at, len;
+        uint64_t value;
+    } cases[] = {
+        {"no compression that we know", AT_REST + 8, 8, COMPRESS_COUNT_},
+        {"lz4, which does not say what it expands to", AT_REST + 8, 8, COMPRESS_LZ4},
+        {"columns that are no zstd", AT_REST + 8, 8, COMPRESS_ZSTD},
+        {"no bases, in a format that has them", AT_REST, 8, 0},
+        {"bases, in a format that has none", AT_FORMAT, 4, 5},
+        {"bases without end", AT_REST, 8, UINT64_MAX},
+        {"as many chunks as wrap around", AT_N_CHUNKS, 8, UINT64_MAX / 37 + 1},
+        {"a chunk more", AT_N_CHUNKS, 8, 6},
+        {"an extent fewer", AT_N_EXTENTS, 8, 4},
+    };
+    struct memory changed = with_changes();
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct err err = ERR_INIT;
+        CLEANUP(buf_done) struct buf text = BUF_INIT;
+        struct memory m = {.n_packs = 99};
+        format_columns(&changed, &text);
         for (size_t k = 0; k < cases[i].len; k++)
             text.data[cases[i].at + k] = (char)(cases[i].value >> (8 * k));
         enum rc rc = memory_parse(text.data, text.len, &m, &err);
@@ -318,9 +482,9 @@ TEST(a_newer_format_is_refused_as_such)
     CLEANUP(buf_done) struct buf text = BUF_INIT;
     struct memory m;
     memory_format(&sample, &text);
-    text.data[AT_FORMAT] = 5;
+    text.data[AT_FORMAT] = 9;
     CHECK_RC(memory_parse(text.data, text.len, &m, &err), RC_UNSUPPORTED);
-    CHECK(strstr(err.msg, "format 5"));
+    CHECK(strstr(err.msg, "format 9"));
 }
 
 TEST(a_map_that_was_cut_off_or_continued_is_refused)
