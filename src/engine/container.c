@@ -129,8 +129,25 @@ static bool is_one_of(const char *text, const char *const *list, size_t n)
     return false;
 }
 
-/* Whether a mount is a volume, by the contract's rule. */
-static bool is_volume(const struct mount *m)
+/* What the runtime was told to mount there; NULL: nothing. */
+static const struct engine_oci_mount *oci_mount_at(const struct engine_container *c,
+                                                   const char *path)
+{
+    for (size_t i = 0; i < c->n_mounts; i++)
+        if (strcmp(c->mounts[i].destination, path) == 0)
+            return &c->mounts[i];
+    return NULL;
+}
+
+/* A volume that the kubelet keeps in memory is, in the table of mounts, any tmpfs; the runtime was
+ * told where it comes from. */
+static bool is_pods(const struct engine_oci_mount *o)
+{
+    return o && o->source && strstr(o->source, "/kubelet/pods/");
+}
+
+/* Whether a mount is a volume, by the contract's rule, or one that this rule would miss. */
+static bool is_volume(const struct mount *m, const struct engine_oci_mount *o)
 {
     static const char *const types[] = {"proc",     "sysfs",     "devpts",  "mqueue",
                                         "tmpfs",    "cgroup",    "cgroup2", "securityfs",
@@ -146,9 +163,11 @@ static bool is_volume(const struct mount *m)
         marked = marked || strstr(m->root, marks[i]) || strstr(m->source, marks[i]);
     /* A bind of a file on a tmpfs is the tmpfs's type, and yet a volume. */
     bool fresh = is_one_of(m->type, types, ARRAY_LEN(types)) && strcmp(m->root, "/") == 0;
-    return marked && !fresh && !is_one_of(m->target, paths, ARRAY_LEN(paths)) &&
+    return ((marked && !fresh) || is_pods(o)) && !is_one_of(m->target, paths, ARRAY_LEN(paths)) &&
            strncmp(m->target, "/sys/", 5) != 0 && strncmp(m->target, "/proc/", 6) != 0;
 }
+
+#define VOLUME_MARK "kubernetes.io~"
 
 /* ".../kubernetes.io~TYPE/NAME..." */
 static void describe_volume(const char *path, struct metadata_mount *out)
@@ -162,9 +181,8 @@ static void describe_volume(const char *path, struct metadata_mount *out)
                  {"downward-api", "downwardAPI"},
                  {"persistentvolumeclaim", "persistentVolumeClaim"},
                  {"hostpath", "hostPath"}};
-    static const char mark[] = "kubernetes.io~";
-    const char *at = strstr(path, mark);
-    const char *element = at ? at + sizeof(mark) - 1 : "";
+    const char *at = strstr(path, VOLUME_MARK);
+    const char *element = at ? at + sizeof(VOLUME_MARK) - 1 : "";
     size_t len = strcspn(element, "/");
     for (size_t i = 0; i < ARRAY_LEN(types); i++)
         if (strlen(types[i].element) == len && strncmp(types[i].element, element, len) == 0) {
@@ -177,18 +195,14 @@ static void describe_volume(const char *path, struct metadata_mount *out)
     out->volume_name = mem_strdup("");
 }
 
-static void describe_oci(const struct engine_container *c, struct metadata_mount *m)
+static void describe_oci(const struct engine_oci_mount *o, struct metadata_mount *m)
 {
-    for (size_t i = 0; i < c->n_mounts; i++) {
-        const struct engine_oci_mount *o = &c->mounts[i];
-        if (strcmp(o->destination, m->container_path) != 0)
-            continue;
-        m->oci_source = mem_strdup(o->source);
-        m->oci_type = mem_strdup(o->type);
-        for (const char *const *x = o->options; x && *x; x++)
-            metadata_list_add(&m->oci_options, *x);
+    if (!o)
         return;
-    }
+    m->oci_source = mem_strdup(o->source);
+    m->oci_type = mem_strdup(o->type);
+    for (const char *const *x = o->options; x && *x; x++)
+        metadata_list_add(&m->oci_options, *x);
 }
 
 void container_describe_mounts(const struct mounts *all, const struct engine_container *c,
@@ -197,7 +211,8 @@ void container_describe_mounts(const struct mounts *all, const struct engine_con
     out->mounts = mem_zalloc((all->n + 1) * sizeof(*out->mounts));
     for (size_t i = 0; i < all->n; i++) {
         const struct mount *m = &all->list[i];
-        if (!is_volume(m))
+        const struct engine_oci_mount *o = oci_mount_at(c, m->target);
+        if (!is_volume(m, o))
             continue;
         const char *host = strcmp(m->root, "/") != 0 ? m->root : m->source;
         struct metadata_mount *d = &out->mounts[out->n_mounts++];
@@ -205,8 +220,8 @@ void container_describe_mounts(const struct mounts *all, const struct engine_con
                                      .host_path = mem_strdup(host),
                                      .fs_type = mem_strdup(m->type),
                                      .read_only = mounts_has_option(m->options, "ro")};
-        describe_volume(host, d);
-        describe_oci(c, d);
+        describe_volume(is_pods(o) && !strstr(host, VOLUME_MARK) ? o->source : host, d);
+        describe_oci(o, d);
     }
     for (size_t i = 0; i < c->n_mounts; i++)
         if (c->mounts[i].type && strcmp(c->mounts[i].type, "bind") == 0)

@@ -45,7 +45,10 @@ TEST(a_process_that_has_gone_has_no_mounts)
     CHECK_RC(container_describe(4194303, &c, &m, &err), RC_NOT_FOUND);
 }
 
-/* Root, /proc, an emptyDir, a projected token, a memory volume, the runtime's hosts file. */
+#define PODS "/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/"
+
+/* Root, /proc, an emptyDir, a projected token, a memory volume, the runtime's hosts file; an
+ * emptyDir in memory, a tmpfs of nobody's, and an emptyDir in memory that is saved as /dev/shm. */
 static const char table[] =
     "1 0 0:60 / / rw - overlay overlay rw,upperdir=/var/lib/containerd/io.containerd.x/1/fs\n"
     "2 1 0:61 / /proc rw - proc proc rw\n"
@@ -54,7 +57,10 @@ static const char table[] =
     "4 1 0:62 / /run/secrets/token ro,relatime - tmpfs /kubelet/pods/u rw\n"
     "5 1 8:1 /var/lib/kubelet/pods/u/volumes/kubernetes.io~projected/kube/x /tok ro - ext4 d rw\n"
     "6 1 8:1 /var/lib/containerd/io.containerd.grpc.v1.cri/hosts /etc/hosts rw - ext4 /dev/sda "
-    "errors=remount-ro\n";
+    "errors=remount-ro\n"
+    "7 1 0:63 / /cache rw - tmpfs tmpfs rw\n"
+    "8 1 0:64 / /scratch rw - tmpfs tmpfs rw\n"
+    "9 1 0:65 / /dev/shm rw - tmpfs tmpfs rw\n";
 
 TEST(volumes_are_told_by_the_contracts_rule)
 {
@@ -63,13 +69,15 @@ TEST(volumes_are_told_by_the_contracts_rule)
     static const char *const masked[] = {"/proc/kcore", NULL};
     static const struct engine_oci_mount oci[] = {
         {.destination = "/proc", .source = "proc", .type = "proc"},
-        {.destination = "/data", .source = "/h/data", .type = "bind", .options = options}};
-    const struct engine_container c = {.mounts = oci, .n_mounts = 2, .masked_paths = masked};
+        {.destination = "/data", .source = "/h/data", .type = "bind", .options = options},
+        {.destination = "/cache", .source = PODS "cache", .type = "bind"},
+        {.destination = "/dev/shm", .source = PODS "shm", .type = "bind"}};
+    const struct engine_container c = {.mounts = oci, .n_mounts = 4, .masked_paths = masked};
     CLEANUP(mounts_done) struct mounts all = {0};
     CLEANUP(metadata_place_done) struct metadata_place p = {.mounts = NULL};
     CHECK_OK(mounts_parse(table, strlen(table), &all, &err));
     container_describe_mounts(&all, &c, &p);
-    CHECK_INT(p.n_mounts, 3);
+    CHECK_INT(p.n_mounts, 4);
     CHECK_STR(p.mounts[0].container_path, "/data");
     CHECK_STR(p.mounts[0].host_path,
               "/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/data");
@@ -85,8 +93,13 @@ TEST(volumes_are_told_by_the_contracts_rule)
     CHECK_STR(p.mounts[2].volume_type, "unknown");
     CHECK_STR(p.mounts[2].volume_name, "");
     CHECK(!p.mounts[2].read_only); /* errors=remount-ro is another thing */
+    CHECK_STR(p.mounts[3].container_path, "/cache");
+    CHECK_STR(p.mounts[3].host_path, "tmpfs");
+    CHECK_STR(p.mounts[3].volume_type, "emptyDir");
+    CHECK_STR(p.mounts[3].volume_name, "cache");
     CHECK_STR(p.bind_mount_dests[0], "/data");
-    CHECK(!p.bind_mount_dests[1] && !p.readonly_paths);
+    CHECK_STR(p.bind_mount_dests[2], "/dev/shm");
+    CHECK(!p.bind_mount_dests[3] && !p.readonly_paths);
     CHECK_STR(p.masked_paths[0], "/proc/kcore");
 }
 
