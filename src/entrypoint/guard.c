@@ -5,6 +5,7 @@
 #include "entrypoint/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -51,6 +52,32 @@ static int code_of(int status)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/* What somebody types, on its way to a terminal that may take its time: nobody else's signals or
+ * output wait for that. */
+struct typed {
+    size_t at, len;
+    char text[4096];
+};
+
+/* False when there is no more to come. */
+static bool take_typed(struct typed *t)
+{
+    ssize_t n = read(STDIN_FILENO, t->text, sizeof(t->text));
+    t->at = 0;
+    t->len = n > 0 ? (size_t)n : 0;
+    return n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN));
+}
+
+/* False when nobody takes it any more. */
+static bool give_typed(struct typed *t, int master)
+{
+    ssize_t n = write(master, t->text + t->at, t->len - t->at);
+    if (n < 0)
+        return errno == EINTR || errno == EAGAIN;
+    t->at += (size_t)n;
+    return true;
+}
+
 /* One step of copying; false when there is no more to come. */
 static bool copy(int from, int to)
 {
@@ -79,26 +106,45 @@ static void pass_on(int signals, pid_t root)
     }
 }
 
+enum { SIGNALS, MASTER, STDIN, WAITED };
+
+/* One step between the terminal and our standard streams. */
+static void exchange(struct pollfd *wait, int master, struct typed *typed)
+{
+    bool lives = true;
+    if (wait[MASTER].revents & POLLOUT)
+        lives = give_typed(typed, master);
+    if (lives && wait[MASTER].revents & ~POLLOUT)
+        lives = copy(master, STDOUT_FILENO);
+    if (wait[STDIN].revents && !take_typed(typed))
+        wait[STDIN].fd = -1;
+    if (!lives)
+        wait[MASTER].fd = wait[STDIN].fd = -1;
+    wait[MASTER].events = typed->at < typed->len ? POLLIN | POLLOUT : POLLIN;
+    wait[STDIN].events = typed->at < typed->len ? 0 : POLLIN;
+}
+
 int guard(pid_t root, int master)
 {
     sigset_t set;
+    struct typed typed = {.len = 0};
     (void)sigprocmask(SIG_SETMASK, NULL, &set);
     CLEANUP(fd_closep) int signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    struct pollfd wait[] = {
-        {signals, POLLIN, 0}, {master, POLLIN, 0}, {master < 0 ? -1 : STDIN_FILENO, POLLIN, 0}};
+    struct pollfd wait[WAITED] = {[SIGNALS] = {signals, POLLIN, 0},
+                                  [MASTER] = {master, POLLIN, 0},
+                                  [STDIN] = {master < 0 ? -1 : STDIN_FILENO, POLLIN, 0}};
+    if (master >= 0)
+        (void)fcntl(master, F_SETFL, O_NONBLOCK);
     for (;;) {
         int status = 0;
         for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
             if (pid == root) {
-                drain(wait[1].fd);
+                drain(wait[MASTER].fd);
                 return code_of(status);
             }
-        if (poll(wait, 3, -1) < 0)
+        if (poll(wait, WAITED, -1) < 0)
             continue;
         pass_on(signals, root);
-        if (wait[1].revents && !copy(master, STDOUT_FILENO))
-            wait[1].fd = wait[2].fd = -1;
-        if (wait[2].fd >= 0 && wait[2].revents && !copy(STDIN_FILENO, master))
-            wait[2].fd = -1;
+        exchange(wait, master, &typed);
     }
 }
