@@ -1,8 +1,10 @@
 #include "agent/rescue.h"
 
+#include "agent/leftover.h"
 #include "agent/log.h"
 #include "agent/worker.h"
 #include "assist/talk.h"
+#include "base/cancel.h"
 #include "base/clock.h"
 #include "base/compiler.h"
 #include "base/mem.h"
@@ -17,16 +19,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define PREPARE_NS (600 * CLOCK_S) /* for the entrypoint to bring its files up to date */
 #define ANSWER_NS (10 * CLOCK_S)   /* for it to say that it still wants the tree */
+#define LEFTOVER_NS (60 * CLOCK_S) /* for what a killed worker has left to end */
+#define LIFE_MS 1000
 #define CHUNK 65536
 
 enum { FD_CONNECTION = WORKER_FD, FD_PIDFD, FD_STREAM };
@@ -114,9 +119,19 @@ enum rc rescue_run(const struct rescue *r, const struct rescue_fds *fds, const a
                                .n_fds = ARRAY_LEN(list),
                                .stop = stop};
     *out_told = false;
+    CLEANUP(leftover_done) struct leftover before = {.pidfd = -1};
+    enum rc rc = leftover_note(fds->pidfd, &before, err);
+    if (rc)
+        return rc;
     rescue_format(r, &request);
-    enum rc rc = worker_run(&job, &answer, err);
-    return rc ? rc : parse_result(&answer, out, out_told, err);
+    rc = worker_run(&job, &answer, err);
+    if (!rc)
+        return parse_result(&answer, out, out_told, err);
+    struct err left = ERR_INIT;
+    *out_told = leftover_end(&before, clock_now() + LEFTOVER_NS, &left) != RC_OK;
+    if (*out_told)
+        log_error("restore not undone", "checkpoint", r->id, "error", left.msg, NULL);
+    return rc;
 }
 
 /* ---- the worker: what it gives to the entrypoint ---- */
@@ -127,6 +142,7 @@ struct job {
     struct store_entry *entry;
     struct engine_restore_request *req;
     char **external;
+    struct cancel cancel;
     atomic_bool done; /* no more signs of life */
     bool told;
 };
@@ -241,6 +257,13 @@ static enum rc hand_over(const struct job *j, struct err *err)
     return RC_OK;
 }
 
+/* Who is cancelled does not listen any more, see tell_of_life(). */
+static enum rc unheard(const struct job *j, enum rc rc, struct err *err)
+{
+    return cancel_asked(&j->cancel) ? cancel_error(&j->cancel, err)
+                                    : err_ctx(err, rc, "the container's entrypoint");
+}
+
 static enum rc prepare(void *arg, struct err *err)
 {
     struct job *j = arg;
@@ -249,7 +272,7 @@ static enum rc prepare(void *arg, struct err *err)
     if (!rc)
         rc = talk_expect(FD_CONNECTION, TALK_PREPARED, PREPARE_NS, 0, &t, err);
     if (rc)
-        return err_ctx(err, rc, "the container's entrypoint");
+        return unheard(j, rc, err);
     rc = container_external_here(j->place.task, store_entry_metadata(j->entry), &j->external, err);
     j->req->external = (const char *const *)j->external;
     return rc;
@@ -261,24 +284,27 @@ static enum rc ready(void *arg, pid_t pid, struct err *err)
     char number[12];
     CLEANUP(talk_done) struct talk t = TALK_INIT;
     const char *const members[] = {"pid", number, NULL};
-    (void)arg;
     (void)snprintf(number, sizeof(number), "%d", (int)pid);
     enum rc rc = talk_send(FD_CONNECTION, TALK_READY, members, NULL, 0, err);
     if (!rc)
         rc = talk_expect(FD_CONNECTION, TALK_GO, ANSWER_NS, 0, &t, err);
-    return rc ? err_ctx(err, rc, "the container's entrypoint") : RC_OK;
+    return rc ? unheard(arg, rc, err) : RC_OK;
 }
 
 /* ---- the worker itself ---- */
 
-/* Signs of life, while CRIU or the store take their time. */
+/* Signs of life, while CRIU or the store take their time.  When the work is given up, nobody has to
+ * wait for the entrypoint any more. */
 static void *tell_of_life(void *arg)
 {
     struct job *j = arg;
     while (!atomic_load(&j->done)) {
-        struct timespec second = {1, 0};
+        struct pollfd word = {j->cancel.fd, POLLIN, 0};
         (void)!talk_send(FD_CONNECTION, TALK_WAIT, NULL, NULL, 0, NULL);
-        (void)nanosleep(&second, NULL);
+        if (poll(&word, 1, LIFE_MS) > 0) {
+            (void)shutdown(FD_CONNECTION, SHUT_RD);
+            return NULL;
+        }
     }
     return NULL;
 }
@@ -306,7 +332,8 @@ static enum rc find_entry(struct job *j, struct store *store, struct err *err)
 
 static enum rc restore(struct job *j, const char *criu, struct engine_outcome *out, struct err *err)
 {
-    const struct engine engine = {.criu = criu, .warn = on_warning, .arg = j};
+    const struct engine engine = {
+        .criu = criu, .warn = on_warning, .arg = j, .cancel = &j->cancel, .by_signal = true};
     struct engine_restore_request req = {.entry = j->entry,
                                          .place = &j->place,
                                          .prepare = prepare,
@@ -376,7 +403,7 @@ int rescue_main(int in, int out)
     CLEANUP(mem_freep) char *text = mem_alloc(WORKER_MESSAGE_MAX);
     CLEANUP(json_docp) yyjson_doc *doc = NULL;
     CLEANUP(buf_done) struct buf answer = BUF_INIT;
-    static struct job j = {.place = PLACE_NOTHING};
+    static struct job j = {.place = PLACE_NOTHING, .cancel = CANCEL_INIT};
     (void)signal(SIGPIPE, SIG_IGN);
     for (int fd = FD_CONNECTION; fd < FD_STREAM + 3; fd++)
         (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -384,6 +411,8 @@ int rescue_main(int in, int out)
     if (!rc)
         rc = rescue_parse(text, len, &doc, &r, &err);
     j.rescue = &r;
+    if (!rc)
+        rc = cancel_init(&j.cancel, &err);
     if (!rc)
         rc = work(&j, &result, &err);
     format_result(rc, &err, j.told, &result, &answer);

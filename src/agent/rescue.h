@@ -37,9 +37,11 @@ struct rescue_result {
     uint64_t total_ns, memory_bytes;
 };
 
-/* Run a worker to its end.  It tells the entrypoint how it went, unless it crashes.
+/* Run a worker to its end.  It tells the entrypoint how it went, unless it crashes; then nothing of
+ * what it has begun is left when this returns.
  * stop      its end is forced when this becomes true
- * out_told  whether the entrypoint has been told; set also on failure
+ * out_told  whether the entrypoint has been told, or must not be, because something of the restore
+ *           does not end; set also on failure
  * errors    those of engine_restore(); RC_NOT_FOUND (no such checkpoint that may be read),
  *           RC_CANCELLED (the entrypoint has given up, or `stop`), RC_DENIED (the tree would have
  *           more rights than the container) */

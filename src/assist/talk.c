@@ -129,10 +129,10 @@ enum rc talk_receive(int sk, uint64_t deadline, struct talk *out, struct err *er
     ssize_t n;
     do
         n = recvmsg(sk, &msg, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
+    while (n < 0 && (errno == EINTR || errno == ECONNRESET)); /* told once, before what was sent */
     if (n >= 0)
         take_descriptors(&msg, &t); /* an empty message may bring some, too */
-    if (n == 0 || (n < 0 && errno == ECONNRESET))
+    if (n == 0)
         return err_set(err, RC_CANCELLED, "the other end has closed the connection");
     if (n < 0)
         return err_sys(err, "receive a message");

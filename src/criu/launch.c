@@ -180,7 +180,7 @@ static _Noreturn void become_criu(const struct cr_launch *l, const struct progra
 {
     int sv[2];
     sigset_t none;
-    if (l->watched)
+    if (l->deaf)
         ignore_signals();
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
@@ -207,9 +207,9 @@ static _Noreturn void become_criu(const struct cr_launch *l, const struct progra
         if (program->facts >= 0)
             (void)dup2(program->facts, FACTS);
         /* /etc/criu and ~/.criu are for who runs it by hand. */
-        char *argv[] = {name, no_files, verb, number, NULL}, *nothing[] = {NULL};
+        char *argv[] = {name, no_files, verb, number, NULL};
         if (l->inside) {
-            (void)execve(l->inside, argv, nothing);
+            (void)execve(l->inside, argv, env);
         } else {
             execute(program, cr_session_fd(l->n_pass), argv, env);
             (void)execve(l->criu, argv, env); /* as seen from there */
@@ -329,19 +329,19 @@ static enum rc hear_reports(int bootstrap, const struct cr_launch *l, struct cr_
     }
 }
 
-/* Our environment and what the caller adds; the caller's (free), the strings are borrowed.  Options
+/* An environment and what the caller adds; the caller's (free), the strings are borrowed.  Options
  * for CRIU come from us alone: one from outside may make it wait for ever with the tree frozen. */
-static char **make_env(const char *more, const char *facts)
+static char **make_env(char *const *ours, const char *more, const char *facts)
 {
     static const char options[] = "CRIU_CONFIG_FILE=", known[] = CR_FACTS_ENV "=";
     size_t all = 0, n = 0;
-    while (environ[all])
+    while (ours[all])
         all++;
     char **env = mem_zalloc((all + 3) * sizeof(*env));
     for (size_t i = 0; i < all; i++)
-        if (strncmp(environ[i], options, sizeof(options) - 1) != 0 &&
-            strncmp(environ[i], known, sizeof(known) - 1) != 0)
-            env[n++] = environ[i];
+        if (strncmp(ours[i], options, sizeof(options) - 1) != 0 &&
+            strncmp(ours[i], known, sizeof(known) - 1) != 0)
+            env[n++] = ours[i];
     if (more)
         memcpy(&env[n++], &more, sizeof(more)); /* execve() does not change it */
     if (facts)
@@ -362,6 +362,7 @@ enum rc cr_process_start(const struct cr_launch *launch, struct cr_process *out,
 {
     struct cr_process p = {.pidfd = -1, .socket = -1, .output = -1, .alive = -1};
     int sv[2], alive[2];
+    char *nothing[] = {NULL};
     if (launch->n_pass > CR_PASS_MAX)
         return err_set(err, RC_TOO_BIG, "%zu descriptors for CRIU", launch->n_pass);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
@@ -386,7 +387,8 @@ enum rc cr_process_start(const struct cr_launch *launch, struct cr_process *out,
     CLEANUP(fd_closep) int facts = program.facts;
     CLEANUP(mem_freep)
     char *known = facts < 0 ? NULL : mem_asprintf(CR_FACTS_ENV "=%d:%s", FACTS, name);
-    CLEANUP(mem_freep) char **env = make_env(launch->env, known);
+    CLEANUP(mem_freep)
+    char **env = make_env(launch->inside ? nothing : environ, launch->env, known);
     pid_t first = fork();
     if (first < 0) {
         enum rc failed = err_sys(err, "fork");

@@ -30,7 +30,7 @@ struct cr_launch {
     int (*enter)(void *arg);
     void *enter_arg;
     /* The program's path as seen after `enter`.  CRIU then gets nothing of ours: no descriptor of
-     * its folder and an empty environment; whoever may look into it there learns nothing.  NULL:
+     * its folder and no environment but `env`; whoever may look into it there learns nothing. NULL:
      * `criu` is executed. */
     const char *inside;
     const int *pass_fds;         /* descriptors that CRIU must have, borrowed */
@@ -38,9 +38,12 @@ struct cr_launch {
     const char *env;             /* "NAME=VALUE" to add to CRIU's environment, or NULL */
     uint64_t deadline;           /* by when it must run: monotonic ns, 0 = none */
     const struct cancel *cancel; /* ends conversations early, borrowed for the session; or NULL */
-    /* For who dumps: CRIU does not go down with a signal that is sent to everybody around it, and
-     * when we are killed ourselves it has some seconds to let the tree go, then is killed, too. */
+    /* When we are killed ourselves CRIU has some seconds to let the tree go, or to undo what it has
+     * made, then is killed, too. */
     bool watched;
+    /* For who dumps: CRIU does not go down with a signal that is sent to everybody around it.  A
+     * restoring CRIU ends helpers of its own by such signals. */
+    bool deaf;
 };
 
 /* Start CRIU.

@@ -386,7 +386,8 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
                           .n_pass = 1 + more->n_fds,
                           .env = more->env,
                           .cancel = c->engine->cancel,
-                          .watched = true};
+                          .watched = true,
+                          .deaf = true};
     return cr_session_open(&l, &c->session, err);
 }
 

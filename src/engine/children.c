@@ -6,7 +6,9 @@
 #include "base/sys.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -25,10 +27,14 @@ static uint64_t ticks_now(void)
 enum rc children_note(struct children *c, pid_t parent, struct err *err)
 {
     uint64_t since = ticks_now();
+    struct proc_facts self;
     struct children now = {.parent = parent, .since = since};
-    enum rc rc = proc_children(now.parent, &now.before, &now.n, err);
+    enum rc rc = proc_facts_read(parent, &self, err);
+    if (!rc)
+        rc = proc_children(now.parent, &now.before, &now.n, err);
     if (rc)
         return rc;
+    now.parent_start = self.start;
     children_done(c);
     *c = now;
     return RC_OK;
@@ -69,6 +75,24 @@ static void kill_tree(pid_t root)
         kill_one(&tree[i]);
 }
 
+/* Nothing is left of it but its number, until its parent takes note; that one may do so late. */
+static bool has_ended(const struct proc_facts *f)
+{
+    char path[40];
+    struct stat st;
+    (void)snprintf(path, sizeof(path), "/proc/%d/task", (int)f->pid);
+    return f->state == 'Z' &&
+           (stat(path, &st) < 0 || st.st_nlink <= 3); /* and no thread lives on */
+}
+
+/* Looked at after its children were listed: they were its own then. */
+static bool is_same_parent(const struct children *c)
+{
+    struct proc_facts now;
+    return !c->parent_start ||
+           (proc_facts_read(c->parent, &now, NULL) == RC_OK && now.start == c->parent_start);
+}
+
 /* Kill them and reap who has ended; *out_left: one that is still there, or 0. */
 static enum rc kill_new(const struct children *c, pid_t spared, bool reap, pid_t *out_left,
                         struct err *err)
@@ -79,11 +103,14 @@ static enum rc kill_new(const struct children *c, pid_t spared, bool reap, pid_t
     if (rc)
         return rc;
     *out_left = 0;
+    if (!is_same_parent(c)) /* what it had has gone to another one, or has ended with it */
+        return RC_OK;
     for (size_t i = 0; i < n; i++) {
         if (list[i].pid == spared || !is_victim(c, &list[i]))
             continue;
-        *out_left = list[i].pid;
         kill_tree(list[i].pid);
+        if (c->parent == getpid() || !has_ended(&list[i]))
+            *out_left = list[i].pid;
         if (reap && c->parent == getpid())
             (void)waitpid(list[i].pid, NULL, WNOHANG | __WALL);
     }

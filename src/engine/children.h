@@ -17,6 +17,7 @@
 
 struct children {
     pid_t parent;
+    uint64_t parent_start; /* with its number this names it for ever */
     struct proc_facts *before;
     size_t n;
     uint64_t since; /* clock ticks: nothing that is older came after */
@@ -40,7 +41,8 @@ void children_kill(const struct children *c, pid_t spared);
 void children_kill_of(pid_t parent);
 
 /* The same until there is none any more, each of them reaped, by us if they are ours: only then are
- * their ports, locks and memory free.  Only for who has noted them.
+ * their ports, locks and memory free.  Of another one's children it is enough that they have ended.
+ * Only for who has noted them.
  * deadline  monotonic ns
  * errors    RC_TIMEOUT (one does not end: its PID), RC_IO */
 enum rc children_end(const struct children *c, uint64_t deadline, struct err *err);

@@ -26,6 +26,7 @@
 #include "container/place.h"
 #include "container/task.h"
 #include "criu/explain.h"
+#include "criu/gate.h"
 #include "criu/session.h"
 #include "engine/appdir.h"
 #include "engine/audit.h"
@@ -81,6 +82,7 @@ struct restore {
     struct inherit inherit;
     struct ports ports; /* held until the tree listens */
     struct cr_session *session;
+    struct cr_gate gate; /* with a place: the tree does not run before it was audited */
     struct verification verification;
     const struct page_reader *pages; /* NULL: plain format */
     struct workingset set;           /* the record of earlier restores, if there is one */
@@ -307,6 +309,16 @@ static enum rc find_inherited(struct restore *r, int images, struct err *err)
     return rc ? rc : inherit_find(r->meta, images, r->req->streams, task, &r->inherit, err);
 }
 
+static enum rc make_gate(struct restore *r, size_t passed, struct err *err)
+{
+    if (cr_can_wait(r->engine->criu))
+        return cr_gate_make(passed, &r->gate, err);
+    return err_set(err, RC_UNSUPPORTED,
+                   "CRIU '%.200s' lets a tree run before it was looked at: use the one that is "
+                   "installed with chrek",
+                   r->engine->criu);
+}
+
 static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
 {
     struct restore *r = ctx;
@@ -328,10 +340,16 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
         rc = children_note(&r->children, r->req->place ? r->req->place->pid : getpid(), err);
     if (rc)
         return rc;
-    int pass[PASS_INHERIT + INHERIT_MAX] = {images, r->work};
+    int pass[PASS_INHERIT + INHERIT_MAX + 1] = {images, r->work};
     size_t n = PASS_INHERIT;
     for (size_t i = 0; i < r->inherit.n; i++)
         pass[n++] = r->inherit.fd[i];
+    if (r->req->place)
+        rc = make_gate(r, n, err);
+    if (rc)
+        return rc;
+    if (r->req->place)
+        pass[n++] = r->gate.from;
     struct cr_launch l = {.criu = r->engine->criu,
                           .enter = join_enter,
                           .enter_arg = &r->join,
@@ -343,8 +361,11 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
         l.enter = place_enter;
         l.enter_arg = (void *)(uintptr_t)r->req->place;
         l.inside = r->req->place->program;
+        l.env = r->gate.env;
+        l.watched = true;
     }
     rc = cr_session_open(&l, &r->session, err);
+    cr_gate_handed(&r->gate);
     if (!rc && r->pages && r->mode == ENGINE_FULL) /* after the last fork: it has threads */
         rc = fill_begin(&r->view, r->pages, &r->filled, &r->fill, err);
     return rc;
@@ -382,9 +403,11 @@ static enum rc finish_verification(struct restore *r, struct err *err)
 }
 
 /* CRIU resumes the tasks whatever its pre-resume hook says, and so would the kernel if CRIU were
- * killed; so a tree that must not run is killed itself, while every task of it is still stopped. */
-static void kill_tree(const struct restore *r)
+ * killed; so a tree that must not run is killed itself, while every task of it is still stopped.
+ * Behind a gate it ends whatever becomes of CRIU and of us. */
+static void kill_tree(struct restore *r)
 {
+    cr_gate_shut(&r->gate);
     if (r->req->place && r->session) /* they are CRIU's children, until it ends */
         children_kill_of(cr_session_pid(r->session));
     if (r->req->box)
@@ -473,6 +496,8 @@ static enum rc on_event(void *arg, enum cr_event event, pid_t pid, int fd, struc
         rc = store_entry_recheck(r->req->entry, err);
     if (!rc)
         rc = ask_place(r, err);
+    if (!rc)
+        rc = cr_gate_open(&r->gate, err);
     if (rc)
         kill_tree(r);
     return rc;
@@ -622,6 +647,7 @@ static const struct step steps[] = {
 
 static void clean_up(struct restore *r)
 {
+    cr_gate_shut(&r->gate);
     cr_session_freep(&r->session);
     children_done(&r->children);
     inherit_done(&r->inherit);
@@ -651,6 +677,7 @@ enum rc engine_restore(const struct engine *e, const struct engine_restore_reque
                         .inherit = INHERIT_INIT,
                         .ports = PORTS_INIT,
                         .set = WORKINGSET_INIT,
+                        .gate = CR_GATE_NOTHING,
                         .view = VIEW_INIT,
                         .plain = PLAIN_INIT,
                         .work = -1,

@@ -237,6 +237,82 @@ def test_an_agent_that_is_killed_restoring(t):
         assert "Restore operation completed" in s.outcome(s.ask("next"))
 
 
+def waits_for_answer(pid):
+    """Whether a process of CRIU's waits in recvfrom()."""
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/syscall").read_text(encoding="utf-8").startswith("45 ")
+    return False
+
+
+def traced_by(pid):
+    """The processes that it holds."""
+    found = []
+    for status in pathlib.Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            if f"TracerPid:\t{pid}\n" in status.read_text(encoding="utf-8"):
+                found.append(int(status.parent.name))
+    return found
+
+
+@contextlib.contextmanager
+def unaudited(s, name):
+    """A restore with its tree whole, before it may run: its place, the worker, CRIU and the tree."""
+    place = s.ask(name, env={"CHREK_AGENT_TIMEOUT": "60s"})
+    criu = hold(s, "swrk")
+    worker = process("__restore", s.agent.pid)
+    first = s.node.pid(place.containers["main"])
+    os.kill(first, signal.SIGSTOP)  # it does not say `go`
+    os.kill(criu, signal.SIGCONT)
+    try:
+        tree = wait_for("the tree", lambda: waits_for_answer(criu) and traced_by(criu))
+        yield place, worker, criu, tree
+    finally:
+        with contextlib.suppress(OSError):
+            os.kill(first, signal.SIGCONT)
+
+
+def gone(pid):
+    """It has ended, whether or not somebody has taken note."""
+    try:
+        return ") Z " in pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return True
+
+
+def test_nothing_runs_before_it_was_audited(t):
+    """Whoever is killed with the tree restored and not yet let go, CRIU, worker or agent: it never runs."""
+    with door(t) as s:
+        s.start_agent()
+        s.capture(security=UNPRIVILEGED)
+        for name, victim, how in (("criu", 1, signal.SIGKILL), ("works", 0, signal.SIGKILL),
+                                  ("cancelled", 0, signal.SIGTERM), ("agent", None, signal.SIGKILL)):
+            with unaudited(s, name) as (place, worker, criu, tree):
+                if victim is None:
+                    s.stop_agent(how)
+                else:
+                    os.kill((worker, criu)[victim], how)
+                wait_for("its end", lambda all=[criu, *tree]: all and [pid for pid in all if not gone(pid)] == [])
+                assert "tick" not in s.node.output(place, "main"), s.node.output(place, "main")
+            cold(s, place, {"criu": "cannot restore the processes", "works": "ended by signal 9",
+                            "cancelled": "interrupted by SIGTERM",
+                            "agent": "closed the connection"}[name])
+        s.start_agent()
+        assert "Restore operation completed" in s.outcome(s.ask("next"))
+
+
+def test_a_worker_that_is_killed_before_criu_is_done(t):
+    """CRIU is at work and its worker is killed: the container is told once CRIU and all that it made have ended."""
+    with door(t) as s:
+        s.start_agent()
+        s.capture(security=UNPRIVILEGED)
+        place = s.ask("orphan", env={"CHREK_AGENT_TIMEOUT": "60s"})
+        criu = hold(s, "swrk")
+        os.kill(process("__restore", s.agent.pid), signal.SIGKILL)
+        cold(s, place, "ended by signal 9")
+        assert gone(criu)
+        assert "Restore operation completed" in s.outcome(s.ask("next"))
+
+
 def test_files_and_read_only_roots(t):
     """What the workload has changed comes with it, by the pod's own rights; a root that cannot be written is fine."""
     with door(t) as s:

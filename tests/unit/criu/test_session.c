@@ -213,7 +213,7 @@ static enum rc give_up_on(const char *peer, bool stands, unsigned *seen, struct 
     }
     if (!stands)
         cancel_ask(&c);
-    struct cr_launch l = {.criu = path, .cancel = &c, .watched = true};
+    struct cr_launch l = {.criu = path, .cancel = &c, .watched = true, .deaf = true};
     struct cr_opts opts = {.pid = 1, .images_fd = 3, .work_fd = -1, .log_file = "x"};
     struct cr_hooks hooks = {.event = on_event, .arg = seen};
     CHECK(cr_session_open(&l, &s, err) == RC_OK);
@@ -258,7 +258,7 @@ TEST(who_is_given_up_and_hangs_is_killed)
     CHECK(clock_now() - begun < 40 * CLOCK_S && seen == 0);
 }
 
-TEST(who_is_watched_does_not_go_down_with_those_around)
+TEST(who_is_deaf_does_not_go_down_with_those_around)
 {
     struct err err = ERR_INIT;
     unsigned seen = 0;
@@ -282,7 +282,8 @@ static pid_t lose_its_parent(const char *what)
     CHECK(parent >= 0);
     if (parent == 0) {
         struct cr_session *s = NULL;
-        struct cr_launch l = {.criu = path, .pass_fds = &ready[1], .n_pass = 1, .watched = true};
+        struct cr_launch l = {
+            .criu = path, .pass_fds = &ready[1], .n_pass = 1, .watched = true, .deaf = true};
         _exit(cr_session_open(&l, &s, NULL) == RC_OK && pause() < 0);
     }
     CHECK(read(ready[0], number, sizeof(number) - 1) > 0);
