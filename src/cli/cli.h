@@ -38,6 +38,9 @@ void cli_set_command(const char *name);
 /* Print "chrek: error: ..." and, where something can be done about it, "chrek: hint: ..."; returns
  * the exit code. */
 int cli_fail(const struct err *err);
+/* The same for one failure of several: a hint that is last_hint is not given again.
+ * last_hint  set to the hint that was given */
+int cli_fail_again(const struct err *err, struct buf *last_hint);
 /* "chrek: ..." on standard error. */
 void cli_note(const char *text);
 /* Where cli_note() writes from now on; borrowed. */
@@ -65,12 +68,12 @@ enum rc cli_format(const char *format, const char *compression, bool *out_plain,
 #define CLI_FORMAT_OPTIONS(type, format_field, compression_field)                                  \
     {.name = "format",                                                                             \
      .kind = OPT_STRING,                                                                           \
-     .arg = "FORMAT",                                                                              \
+     .arg = "packed|plain",                                                                        \
      .offset = offsetof(type, format_field),                                                       \
      .help = "How memory is stored: packed (compressed, each page once), or plain (page images "   \
              "that any CRIU can read). Default: packed."},                                         \
     {                                                                                              \
-        .name = "compression", .kind = OPT_STRING, .arg = "CODEC",                                 \
+        .name = "compression", .kind = OPT_STRING, .arg = "lz4|zstd|raw",                          \
         .offset = offsetof(type, compression_field),                                               \
         .help = "Of packed memory: lz4 (fast), zstd (smaller) or raw. Default: lz4."               \
     }

@@ -7,6 +7,7 @@
 #include "cli/advice.h"
 #include "cli/cli.h"
 #include "cli/config.h"
+#include "cli/text.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -44,8 +45,11 @@ void cli_note(const char *text)
     term_progress_end(&progress);
     /* A terminal that we have put into raw mode needs the carriage return, and no other minds. */
     const char *end = isatty(notes) ? "\r\n" : "\n";
-    CLEANUP(mem_freep) char *line = mem_asprintf("chrek: %s%s", text, end);
-    (void)!write(notes, line, strlen(line));
+    CLEANUP(buf_done) struct buf line = BUF_INIT;
+    buf_adds(&line, "chrek: ");
+    text_plain(&line, text); /* it may quote others: a name, a command line */
+    buf_adds(&line, end);
+    (void)!write(notes, buf_str(&line), line.len);
 }
 
 void cli_set_command(const char *name)
@@ -60,14 +64,22 @@ void cli_note_to(int fd)
 
 int cli_fail(const struct err *err)
 {
+    CLEANUP(buf_done) struct buf none = BUF_INIT;
+    return cli_fail_again(err, &none);
+}
+
+int cli_fail_again(const struct err *err, struct buf *last_hint)
+{
     CLEANUP(buf_done) struct buf problem = BUF_INIT;
     CLEANUP(buf_done) struct buf hint = BUF_INIT;
     buf_adds(&problem, "error: ");
     advice_of(err, command, geteuid() == 0, &problem, &hint);
     cli_note(buf_str(&problem));
-    if (hint.len) {
+    if (hint.len && strcmp(buf_str(&hint), buf_str(last_hint)) != 0) {
         CLEANUP(mem_freep) char *text = mem_asprintf("hint: %s", buf_str(&hint));
         cli_note(text);
+        last_hint->len = 0;
+        buf_adds(last_hint, buf_str(&hint));
     }
     return cli_exit_of(err->rc);
 }

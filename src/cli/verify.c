@@ -56,7 +56,18 @@ struct verify {
     yyjson_mut_doc *doc;
     yyjson_mut_val *checkpoints, *packs; /* arrays */
     int code;
+    struct buf hint; /* the last that was shown */
 };
+
+/* An error of one of many: it says whose it is, and what was advised just before is not again. */
+static int tell(struct verify *x, const char *name, const struct err *why)
+{
+    CLEANUP(mem_freep) char *quoted = mem_asprintf("'%s'", name);
+    struct err full = *why;
+    if (!strstr(why->msg, quoted))
+        (void)err_ctx(&full, full.rc, "%s", quoted);
+    return cli_fail_again(&full, &x->hint);
+}
 
 /* One checkpoint or pack.  repaired: NULL when there was nothing to do */
 static void say(struct verify *x, yyjson_mut_val *list, const char *key, const char *name,
@@ -72,7 +83,7 @@ static void say(struct verify *x, yyjson_mut_val *list, const char *key, const c
         (void)yyjson_mut_obj_add_uint(x->doc, o, "packs_repaired", repaired->packs);
     }
     if (why) {
-        x->code = x->v->json ? cli_exit_of(why->rc) : cli_fail(why);
+        x->code = x->v->json ? cli_exit_of(why->rc) : tell(x, name, why);
         return;
     }
     if (list == x->packs)
@@ -224,6 +235,7 @@ static int verify_main(const struct opt_command *self, int argc, char **argv)
         rc = verify_all(&x, &err);
     int code = rc ? cli_fail(&err) : print(&x);
     buf_done(&x.out);
+    buf_done(&x.hint);
     return code;
 }
 

@@ -43,7 +43,10 @@ static enum rc check_same(const struct store *s, const char *id, const struct bu
     if (read_manifest(s->dir, path, &ours, &m, NULL) != RC_OK)
         return RC_OK;
     if (ours.len != theirs->len || memcmp(ours.data, theirs->data, ours.len) != 0)
-        return err_set(err, RC_CONFLICT, "the other store's '%s' is another checkpoint", id);
+        return err_set(err, RC_CONFLICT,
+                       "the other store's '%s' is another checkpoint; --from a store that has a "
+                       "copy of this one",
+                       id);
     return RC_OK;
 }
 
@@ -130,7 +133,10 @@ static enum rc bring_packs(struct store *s, struct store *from, const struct mem
             continue;
         enum rc rc = pack_bring(store_backend(from), store_backend(s), m, i, &out->bytes, err);
         if (rc == RC_NOT_FOUND)
-            return err_set(err, rc, "pack '%s' is whole in neither store", m->packs[i].name);
+            return err_set(err, rc,
+                           "pack '%s' is whole in neither store; "
+                           "--from another store, or `chrek delete ID` and make a new checkpoint",
+                           m->packs[i].name);
         if (rc)
             return rc;
         out->packs++;

@@ -94,6 +94,29 @@ def test_verify_never_calls_whole_what_it_has_not_read(t):
     assert all(p["whole"] for p in every["packs"]), every
 
 
+def damage(store):
+    for pack in (store / "packs").glob("*/*"):
+        with open(pack, "r+b") as f:
+            f.seek(pack.stat().st_size // 2)
+            f.write(b"damaged" * 4)
+
+
+def test_verify_says_who_is_damaged(t):
+    """Each by its name, in words too, not only in JSON; the advice once."""
+    for name in ("a", "b"):
+        t.chrek("run", "--name", name, "--ready", "log:ready", "--stop", "--", "python3", "-c",
+                "import os, time; x = os.urandom(1 << 20); print('ready', flush=True); time.sleep(1000)")
+    damage(t.store)
+    for argv in (["a", "b"], ["--all"]):
+        p = chrek(t, "verify", *argv)
+        said(p, 4, "error: 'a': memory is damaged", "error: 'b': memory is damaged", "--repair --from")
+        assert p.stderr.count("chrek: hint:") == 1, p.stderr
+    empty = t.dir / "empty"
+    empty.mkdir()
+    save(t, "other", store=empty)
+    said(chrek(t, "verify", "a", "--repair", "--from", empty), 3, "'a'")
+
+
 def test_a_dry_run_counts_what_the_run_does(t):
     """gc -n says what goes, packs included; --keep-last 0 is a mistake."""
     for name in ("a", "b", "c"):
