@@ -4,6 +4,11 @@
 
 #define CRIU_LINE " [criu: " /* what CRIU said, see criu/explain.h */
 
+static bool is(const char *command, const char *name)
+{
+    return command && strcmp(command, name) == 0;
+}
+
 static void default_hint(enum rc rc, const char *command, bool as_root, struct buf *hint)
 {
     switch (rc) {
@@ -14,7 +19,11 @@ static void default_hint(enum rc rc, const char *command, bool as_root, struct b
             buf_adds(hint, "see `chrek --help`");
         return;
     case RC_NOT_FOUND:
-        if (command && (strcmp(command, "doctor") == 0 || strcmp(command, "checkpoint") == 0)) {
+        if (is(command, "import")) {
+            buf_adds(hint, "is the name of the file right?");
+            return;
+        }
+        if (is(command, "doctor") || is(command, "checkpoint")) {
             buf_adds(hint, "`chrek status` lists boxes, `ps -e` all processes");
             return;
         }
@@ -35,7 +44,13 @@ static void default_hint(enum rc rc, const char *command, bool as_root, struct b
         buf_adds(hint, "`chrek doctor [PID]` tells what stands against it and what to change");
         return;
     case RC_CORRUPT:
-        if (command && strcmp(command, "verify") == 0) {
+        if (is(command, "import")) {
+            buf_adds(hint,
+                     "fetch the file once more from where it came from; `chrek import --help` "
+                     "tells what is taken in");
+            return;
+        }
+        if (is(command, "verify")) {
             buf_adds(hint, "`chrek verify --repair --from STORE ID` brings it back from a copy; "
                            "without one, `chrek delete ID` and make a new one");
             return;
@@ -47,7 +62,9 @@ static void default_hint(enum rc rc, const char *command, bool as_root, struct b
         buf_adds(hint, "see the limits in `man chrek-checkpoint`");
         return;
     case RC_NO_SPACE:
-        buf_adds(hint, "make room (`chrek ls` shows the sizes), or use another --store");
+        buf_adds(hint, is(command, "export")
+                           ? "make room, or give a FILE on another disk"
+                           : "make room (`chrek ls` shows the sizes), or use another --store");
         return;
     case RC_UNAVAILABLE:
         buf_adds(hint, "try again in a while");

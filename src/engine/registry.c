@@ -148,8 +148,7 @@ enum rc registry_find(const char *name, struct registry_box *out, struct err *er
         rc = err_set(err, RC_UNSUPPORTED,
                      "'%s' runs in another PID namespace; call chrek where it was started", name);
     else if (rc == RC_NOT_FOUND || (!rc && b.pid <= 0))
-        rc = err_set(err, RC_NOT_FOUND, "nothing called '%s' is running (chrek status lists boxes)",
-                     name);
+        rc = err_set(err, RC_NOT_FOUND, "nothing called '%s' is running", name);
     if (rc)
         registry_box_done(&b);
     else

@@ -2,6 +2,17 @@
 #include "cli/advice.h"
 #include "harness/test.h"
 
+static void check_for(const char *command, enum rc rc, const char *hint)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(buf_done) struct buf p = BUF_INIT;
+    CLEANUP(buf_done) struct buf h = BUF_INIT;
+    CHECK(err_set(&err, rc, "x") == rc);
+    advice_of(&err, command, true, &p, &h);
+    if (!strstr(buf_str(&h), hint))
+        test_fail(__FILE__, __LINE__, "%s: %s", command, buf_str(&h));
+}
+
 static void check(enum rc rc, const char *msg, const char *problem, const char *hint)
 {
     struct err err = ERR_INIT;
@@ -33,6 +44,16 @@ TEST(a_message_without_remedy_gets_that_of_its_code)
 {
     check(RC_INVALID, "bad", "bad", "see `chrek run --help`");
     check(RC_DENIED, "no", "no", "run it as root: sudo chrek ...");
+}
+
+TEST(a_file_of_others_is_no_checkpoint_of_ours)
+{
+    check_for("import", RC_NOT_FOUND, "name of the file");
+    check_for("import", RC_CORRUPT, "fetch the file once more");
+    check_for("verify", RC_CORRUPT, "--repair");
+    check_for("inspect", RC_CORRUPT, "chrek verify ID");
+    check_for("export", RC_NO_SPACE, "FILE on another disk");
+    check_for("run", RC_NO_SPACE, "another --store");
 }
 
 TEST(every_failure_has_a_hint)
