@@ -20,7 +20,7 @@
 #define MODE_OPTIONS(type, option, mode_field, record_field)                                       \
     {.name = (option),                                                                             \
      .kind = OPT_STRING,                                                                           \
-     .arg = "MODE",                                                                                \
+     .arg = "full|workingset|lazy|criu",                                                           \
      .offset = offsetof(type, mode_field),                                                         \
      .env = "CHREK_RESTORE_MODE",                                                                  \
      .help = "How memory is brought back: full (all of it before the program runs), workingset "   \
@@ -40,19 +40,25 @@
 /* One name for both commands, whichever was read first. */
 #define MODE_ALIAS(type, option, of, field)                                                        \
     {                                                                                              \
-        .name = (option), .kind = OPT_STRING, .arg = "MODE", .offset = offsetof(type, field),      \
-        .help = "The same as --" of "."                                                            \
+        .name = (option), .kind = OPT_STRING, .arg = "full|workingset|lazy|criu",                  \
+        .offset = offsetof(type, field), .help = "The same as --" of "."                           \
     }
 
-#define DETACH_OPTIONS(type, detach_field, log_field)                                              \
+#define DETACH_OPTIONS(type, detach_field, log_field, json_field)                                  \
     {.name = "detach",                                                                             \
      .letter = 'd',                                                                                \
      .kind = OPT_FLAG,                                                                             \
      .offset = offsetof(type, detach_field),                                                       \
-     .help = "Go into the background once the program runs, and print the box's name."},           \
+     .help = "Go into the background once the program runs, and print the box's name. `chrek "     \
+             "status` shows its PID; `kill PID` ends the program."},                               \
+        {.name = "log",                                                                            \
+         .kind = OPT_STRING,                                                                       \
+         .arg = "FILE",                                                                            \
+         .offset = offsetof(type, log_field),                                                      \
+         .help = "With --detach: append the program's output to FILE; without it is dropped."},    \
     {                                                                                              \
-        .name = "log", .kind = OPT_STRING, .arg = "FILE", .offset = offsetof(type, log_field),     \
-        .help = "With --detach: append the program's output to FILE; without it is dropped."       \
+        .name = "json", .kind = OPT_FLAG, .offset = offsetof(type, json_field),                    \
+        .help = "With --detach: write JSON for machines instead of the name."                      \
     }
 
 #define CRIU_LOG_OPTION(type, field)                                                               \
@@ -68,7 +74,7 @@ struct run_values {
     const char *format, *compression, *mode, *mode_too, *criu_log_dir;
     uint64_t ready_timeout, timeout, ghost_limit, keep_limit, record, every;
     bool stop, cold, incremental, tcp_established, skip_in_flight, no_fallback, no_tty, no_io_uring,
-        quiet, detach;
+        quiet, detach, json;
     struct cli_keys keys;
     struct cli_cache cache;
     struct opt_list labels;
@@ -145,7 +151,9 @@ static const struct opt run_options[] = {
      .arg = "host|private",
      .offset = offsetof(struct run_values, net),
      .help = "Share the machine's network (default), or have a network of its own with nothing but "
-             "a loopback interface."},
+             "a loopback interface. What listens there is reached from inside: nsenter -n -t "
+             "$(pgrep -P PID) COMMAND, with the PID that `chrek status` shows; or by a Unix "
+             "socket."},
     {.name = "notify",
      .kind = OPT_STRING,
      .arg = "HOW",
@@ -178,7 +186,7 @@ static const struct opt run_options[] = {
      .offset = offsetof(struct run_values, no_io_uring),
      .help = "Start the command as on a kernel without io_uring, whose rings cannot be "
              "checkpointed. Most programs take another way then; node is one of them."},
-    DETACH_OPTIONS(struct run_values, detach, log),
+    DETACH_OPTIONS(struct run_values, detach, log, json),
     CLI_CRIU_OPTION(struct run_values, criu),
     CRIU_LOG_OPTION(struct run_values, criu_log_dir),
     {.name = "quiet",
@@ -342,7 +350,7 @@ static int run_main(const struct opt_command *self, int argc, char **argv)
     if (!rc)
         rc = mode_parse(v.mode_too ? v.mode_too : v.mode, &mode, &err);
     if (!rc)
-        rc = background(v.detach, v.log, false, &d, &err);
+        rc = background(v.detach, v.log, v.json, &d, &err);
     if (!rc)
         rc = cli_labels(&v.labels, &labels, &err);
     if (rc)
@@ -449,11 +457,7 @@ static const struct opt restore_options[] = {
      .help =
          "How the program is told that it lives again: signal:NAME, or exec:CMD, run beside it. "
          "Default: as it was said when the checkpoint was made."},
-    DETACH_OPTIONS(struct restore_values, detach, log),
-    {.name = "json",
-     .kind = OPT_FLAG,
-     .offset = offsetof(struct restore_values, json),
-     .help = "With --detach: write JSON for machines instead of the name."},
+    DETACH_OPTIONS(struct restore_values, detach, log, json),
     CLI_CRIU_OPTION(struct restore_values, criu),
     CRIU_LOG_OPTION(struct restore_values, criu_log_dir),
     {.name = "quiet",

@@ -6,6 +6,7 @@
 #include "base/term.h"
 #include "cli/cli.h"
 #include "cli/config.h"
+#include "cli/text.h"
 #include "codec/json.h"
 #include "criu/session.h"
 #include "engine/registry.h"
@@ -17,6 +18,8 @@
 #include <unistd.h>
 
 /* ---- status ---- */
+
+#define COMMAND_SHOWN 60 /* bytes of a command line, as in `chrek ls` */
 
 struct status_values {
     const char *store, *storage, *criu;
@@ -113,8 +116,7 @@ static void print_boxes(const struct facts *f, struct buf *out)
         (void)snprintf(generation, sizeof(generation), "%llu times",
                        (unsigned long long)b->generation);
         term_age(b->started_at, &age);
-        for (char **c = b->command; c && *c; c++)
-            buf_addf(&command, "%s%s", c == b->command ? "" : " ", *c);
+        text_words(&command, b->command, COMMAND_SHOWN);
         const char *cells[] = {b->name, pid, buf_str(&age), generation, buf_str(&command)};
         term_table_row(&t, cells);
     }

@@ -48,6 +48,25 @@ def test_goes_on_after_a_checkpoint(t):
     t.stop(p)
 
 
+def test_a_command_of_several_lines_is_shown_as_one(t):
+    """In what runs, and in what is said; its control characters never reach a terminal."""
+    script = "import time\nx = '\x1b[31m" + "y" * 200 + "'\nprint('ready', flush=True)\ntime.sleep(1000)"
+    report = json.loads(t.chrek("run", "--name", "long", "--ready", "log:ready", "--detach", "--json", "--",
+                                "python3", "-c", script).stdout)
+    try:
+        assert report["name"] == "long" and report["generation"] == 0, report
+        line = next(s for s in t.chrek("status").stdout.splitlines() if s.startswith("long "))
+        assert "import time?x" in line and line.endswith("...") and "\x1b" not in line, line
+        assert len(line) < 140, line
+        wait_for("its checkpoint", lambda: t.json("ls"))
+    finally:
+        os.kill(report["pid"], signal.SIGTERM)
+    p = t.start("run", "--name", "long", "--", "true")
+    wait_for("the warning", lambda: "another command" in p.text())
+    assert "import time?x" in p.text() and "\x1b" not in p.text(), p.text()
+    t.stop(p)
+
+
 HTTPS_SERVER = """
 import http.server, ssl, time
 class Handler(http.server.BaseHTTPRequestHandler):
