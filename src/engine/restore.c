@@ -637,7 +637,7 @@ static const struct step steps[] = {
     {"files", "restore files", files, NULL, 0},
     {"identity", "prepare the application directory", identity, NULL, 0},
     {"memory", "prepare the memory", memory, NULL, 0},
-    {"launch", "start CRIU", launch, NULL, 60 * CLOCK_S},
+    {"launch", "begin the restore", launch, NULL, 60 * CLOCK_S},
     {"criu", "restore the processes", run_criu, NULL, 0},
     {"adopt", "take over the processes", adopt, NULL, 0},
     {"gpu-restore", "restore the GPU memory", restore_gpu, NULL, 0, has_gpu},
