@@ -203,8 +203,8 @@ static enum rc check_count(const struct opt_command *c, int n, struct err *err)
         return err_set(err, RC_INVALID, "%s: missing argument; usage: chrek %s %s", c->name,
                        c->name, c->synopsis);
     if (c->max_operands >= 0 && n > c->max_operands)
-        return err_set(err, RC_INVALID, "%s: too many arguments; usage: chrek %s %s", c->name,
-                       c->name, c->synopsis);
+        return err_set(err, RC_INVALID, "%s: too many arguments; usage: chrek %s%s%s", c->name,
+                       c->name, *c->synopsis ? " " : "", c->synopsis);
     return RC_OK;
 }
 

@@ -41,7 +41,7 @@ static void option_head(const struct opt *o, struct buf *out)
 
 void opt_help_command(const struct opt_program *p, const struct opt_command *c, struct buf *out)
 {
-    buf_addf(out, "Usage: %s %s %s\n\n", p->name, c->name, c->synopsis);
+    buf_addf(out, "Usage: %s %s%s%s\n\n", p->name, c->name, *c->synopsis ? " " : "", c->synopsis);
     wrap(out, c->description, 0, 0);
     if (c->opts->name)
         buf_adds(out, "\nOptions:\n");

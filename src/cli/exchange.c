@@ -39,7 +39,7 @@ static const struct opt export_options[] = {
     CLI_KEY_OPTIONS(struct export_values, keys),
     {.name = "format",
      .kind = OPT_STRING,
-     .arg = "FORMAT",
+     .arg = "archive|directory",
      .offset = offsetof(struct export_values, format),
      .help = "What to write. archive: a tar archive as the kubelet, CRI-O, containerd and Podman "
              "write it. directory: a checkpoint directory with CRIU's own page images. Default: "
@@ -51,7 +51,7 @@ static const struct opt export_options[] = {
              "checkpoint: a directory, or a tar archive where FILE ends with .tar."},
     {.name = "compress",
      .kind = OPT_STRING,
-     .arg = "HOW",
+     .arg = "none|gzip|zstd",
      .offset = offsetof(struct export_values, compression),
      .help = "Of the archive or the image's layer: none, gzip or zstd. Default: none."},
     {.name = "tag",

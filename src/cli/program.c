@@ -73,8 +73,9 @@ const struct opt_program cli_program = {
     .description =
         "chrek freezes a running program with everything that belongs to it (memory, open files, "
         "sockets, child processes), stores it, and brings it back in a fraction of the time that "
-        "it "
-        "took to start, any number of times.",
+        "it took to start, any number of times.\n\n"
+        "A TIME is a number of seconds or has a unit: 250ms, 30s, 5m, 12h, 7d; so is a SIZE of "
+        "bytes: 64K, 512M, 10G.",
     .commands = commands,
     .exit_status =
         "0  success\n"
@@ -101,11 +102,15 @@ const struct opt_program cli_program = {
         "CHREK_CONFIG  the configuration file\n"
         "CHREK_RESTORE_MODE  how memory is brought back, as --restore-mode of run and --mode of "
         "restore\n"
+        "CHREK_CACHE  a cache in front of object storage, as --cache\n"
+        "CHREK_CACHE_SIZE  how much it may hold, as --cache-size\n"
         "CRIU_LOG_DIR  where CRIU's log of a failed restore is kept, as --criu-log-dir\n"
-        "CHREK_KEY_FILE, CHREK_KEY_COMMAND, CHREK_KEY_TIMEOUT  keys to encrypt with, as "
-        "--key-file, --key-command, --key-timeout\n"
-        "CHREK_SIGN_KEY, CHREK_TRUST_KEY, CHREK_REQUIRE_SIGNATURE  keys to sign with and to "
-        "check signatures, as --sign-key, --trust-key, --require-signature\n"
+        "CHREK_KEY_FILE  the key to encrypt and decrypt with, as --key-file\n"
+        "CHREK_KEY_COMMAND  a key service's client, as --key-command\n"
+        "CHREK_KEY_TIMEOUT  how long that may take, as --key-timeout\n"
+        "CHREK_SIGN_KEY  the key to sign with, as --sign-key\n"
+        "CHREK_TRUST_KEY  whose signatures count, as --trust-key\n"
+        "CHREK_REQUIRE_SIGNATURE  take nothing unsigned, as --require-signature\n"
         "CHREK_DIR  set for the programs that chrek runs: their application directory\n",
     .files = "/var/lib/chrek/checkpoints  the default store\n"
              "/etc/chrek/config.json  what `chrek configure` sets (for others than root: "

@@ -146,6 +146,20 @@ TEST(man_pages_are_without_mistakes)
     }
 }
 
+TEST(the_page_of_chrek_has_every_variable_that_an_option_has)
+{
+    for (const struct opt_command *const *c = cli_program.commands; *c; c++)
+        for (const struct opt *o = (*c)->opts; o->name; o++) {
+            CLEANUP(buf_done) struct buf line = BUF_INIT;
+            if (!o->env || strcmp(o->env, "TMPDIR") == 0)
+                continue;
+            buf_addf(&line, "%s  ", o->env);
+            const char *found = strstr(cli_program.environment, buf_str(&line));
+            if (!found || (found != cli_program.environment && found[-1] != '\n'))
+                test_fail(__FILE__, __LINE__, "--%s: no %s", o->name, o->env);
+        }
+}
+
 TEST(exit_codes_are_all_documented)
 {
     for (int rc = RC_OK; rc < RC_COUNT_; rc++) {
