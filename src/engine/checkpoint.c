@@ -23,6 +23,7 @@
 #include "criu/explain.h"
 #include "criu/hidden.h"
 #include "criu/mend.h"
+#include "criu/netlock.h"
 #include "criu/session.h"
 #include "engine/capture.h"
 #include "engine/container.h"
@@ -628,6 +629,28 @@ static void end_tree(const struct checkpoint *c)
             (void)kill(c->tree[i].pid, SIGKILL);
 }
 
+/* A CRIU that has died has left connections blocked. */
+static void free_connections(const struct checkpoint *c)
+{
+    struct err why = ERR_INIT;
+    char path[32];
+    bool apart = !join_same(c->req->pid, getpid(), "net");
+    (void)snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)c->req->pid);
+    CLEANUP(fd_closep) int net = apart ? sys_openat(AT_FDCWD, path, O_RDONLY, 0) : -1;
+    if (apart && net < 0)
+        return; /* it has gone, and its network with it */
+    bool chain = apart && c->req->container;
+    if (cr_netlock_undo(store_staging_fd(c->staging), DUMP_LOG_NAME, net, chain, &why) == RC_OK ||
+        !c->engine->warn)
+        return;
+    CLEANUP(mem_freep)
+    char *text = mem_asprintf("CRIU may have left connections blocked, and that cannot be undone: "
+                              "%s; `iptables -S` and `ip6tables -S` show rules with its mark "
+                              "0xc114, and a chain CRIU",
+                              why.msg);
+    c->engine->warn(c->engine->arg, text);
+}
+
 /* A dump that has failed: let the tree go, which the undo of the steps before needs, and say what
  * has become of it. */
 static enum rc end_dump(struct checkpoint *c, enum rc rc, struct err *err)
@@ -641,11 +664,8 @@ static enum rc end_dump(struct checkpoint *c, enum rc rc, struct err *err)
         rc = cr_explain_file(store_staging_fd(c->staging), DUMP_LOG_NAME, rc, err);
     if (err)
         why = *err;
-    if (broken && c->req->tcp_established && c->engine->warn)
-        c->engine->warn(
-            c->engine->arg,
-            "CRIU may have left its connections blocked; `iptables -S` and `ip6tables "
-            "-S` show rules with its mark 0xc114, `nft list tables` tables called CRIU-");
+    if (broken)
+        free_connections(c);
     if (broken && survivors_mend(c->survivors, clock_now() + MEND_NS, &left) != RC_OK)
         rc = err_set(err, rc, "%.300s, and %s", why.msg, left.msg);
     limit_undo(c);

@@ -4,12 +4,13 @@ import http.server
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 
-from lib import census, processes_of, wait_for
+from lib import census, processes_of, program as installed, wait_for
 
 # Enough memory that a dump of page images takes a while, and a line for each step of its life.
 COUNTER = """
@@ -417,6 +418,26 @@ def test_gc_tells_of_what_it_leaves(t):
         assert t.json("gc")["unfinished_left"] == 1
         os.utime(left, (0, 0))
         assert "unfinished" not in t.chrek("gc").stdout and not left.exists()
+
+
+def test_a_criu_that_dies_leaves_no_connection_blocked(t):
+    """--tcp-established, and CRIU dies with the connections blocked: they go on."""
+    installed("iptables")
+    env = dict(t.env, **t.between("post-dump", "die"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        code = f"import socket\ns = socket.create_connection({server.getsockname()})\n" + COUNTER.replace(
+            "    print", "    s.sendall(b'x')\n    print")
+        with Program(t, code) as p:
+            connection = server.accept()[0]
+            done = t.chrek("checkpoint", "--tcp-established", "--id", "x", p.pid, check=False, env=env)
+            assert done.returncode == 1 and "CRIU has ended" in done.stderr, done
+            assert "blocked" not in done.stderr, done
+            connection.settimeout(60)
+            sent = p.ticks()  # lines of what it has sent; as much must come, and more
+            got = 0
+            while got < sent + 20:
+                got += len(connection.recv(4096))
+            connection.close()
 
 
 def test_memory_that_was_copied_of_a_running_program_is_not_stored(t):
