@@ -31,8 +31,10 @@ void inspect_memory_people(const struct memory *m, const struct workingset *w, s
              buf_str(&bytes), percent(t.bytes, t.stored * MEMORY_PAGE), m->n_chunks, m->n_packs);
     if (t.stored > t.different)
         size_line(out, "others' pages", t.stored - t.different, "  in the same chunks");
-    buf_addf(out, "  %-18s %9" PRIu64 "%%  reads of a chunk for each chunk\n", "scatter",
-             percent(t.reads, m->n_chunks));
+    buf_addf(out,
+             "  %-18s %9" PRIu64 "%%  reads of a chunk for each chunk, in %" PRIu64
+             " places of %zu packs\n",
+             "scatter", percent(t.reads, m->n_chunks), t.places, m->n_packs);
     if (!w)
         return;
     CLEANUP(buf_done) struct buf note = BUF_INIT;
@@ -55,6 +57,7 @@ void inspect_memory_json(const struct memory *m, const struct workingset *w, yyj
     (void)yyjson_mut_obj_add_uint(doc, o, "chunks", m->n_chunks);
     (void)yyjson_mut_obj_add_uint(doc, o, "chunk_bytes", t.bytes);
     (void)yyjson_mut_obj_add_uint(doc, o, "chunk_reads", t.reads);
+    (void)yyjson_mut_obj_add_uint(doc, o, "places", t.places);
     (void)yyjson_mut_obj_add_uint(doc, o, "packs", m->n_packs);
     if (w)
         (void)yyjson_mut_obj_add_uint(doc, o, "working_set_pages", w->pages);

@@ -51,14 +51,18 @@ struct cli_keys {
         .help = "Accept only signed checkpoints: fail when there is no trust key to check with."   \
     }
 
+#define CLI_SIGN_KEY_OPTION(type, field, what)                                                     \
+    {                                                                                              \
+        .name = "sign-key", .kind = OPT_STRING, .arg = "FILE",                                     \
+        .offset = offsetof(type, field) + offsetof(struct cli_keys, sign),                         \
+        .env = "CHREK_SIGN_KEY", .help = (what)                                                    \
+    }
+
 /* For commands that make checkpoints. */
 #define CLI_SIGN_OPTION(type, field)                                                               \
-    {.name = "sign-key",                                                                           \
-     .kind = OPT_STRING,                                                                           \
-     .arg = "FILE",                                                                                \
-     .offset = offsetof(type, field) + offsetof(struct cli_keys, sign),                            \
-     .env = "CHREK_SIGN_KEY",                                                                      \
-     .help = "Sign the checkpoint with this key, a file of `chrek key generate --sign`."},         \
+    CLI_SIGN_KEY_OPTION(type, field,                                                               \
+                        "Sign the checkpoint with this key, a file of `chrek key generate "        \
+                        "--sign`."),                                                               \
     {                                                                                              \
         .name = "unencrypted", .kind = OPT_FLAG,                                                   \
         .offset = offsetof(type, field) + offsetof(struct cli_keys, unencrypted),                  \

@@ -425,6 +425,11 @@ int store_entry_fd(const struct store_entry *e)
     return e->dir;
 }
 
+const struct domain *store_entry_domain(const struct store_entry *e)
+{
+    return e->sealed ? sealed_domain(e->sealed) : NULL;
+}
+
 const struct metadata *store_entry_metadata(const struct store_entry *e)
 {
     return &e->metadata;
@@ -479,7 +484,7 @@ enum rc store_entry_pages(struct store_entry *e, const struct page_reader **out,
     const struct manifest *m = store_entry_manifest(e);
     const struct manifest_file *f = m ? manifest_find(m, MEMORY_NAME) : NULL;
     if (f && !e->pages) {
-        const struct domain *d = e->sealed ? sealed_domain(e->sealed) : NULL;
+        const struct domain *d = store_entry_domain(e);
         memory_done(&e->memory);
         rc = fetch(e, err);
         if (!rc)

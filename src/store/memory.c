@@ -433,6 +433,35 @@ void memory_apply(void *change, const void *base)
     memcpy(change, words, MEMORY_PAGE);
 }
 
+bool memory_chunk_goes_on(const struct memory_chunk *before, const struct memory_chunk *c)
+{
+    uint64_t end = before->offset + before->stored;
+    return before->pack == c->pack && c->offset >= end && c->offset - end <= MEMORY_HOLE;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct memory_chunk *x = *(const struct memory_chunk *const *)a,
+                              *y = *(const struct memory_chunk *const *)b;
+    if (x->pack != y->pack)
+        return x->pack < y->pack ? -1 : 1;
+    return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+static uint64_t count_places(const struct memory *m)
+{
+    CLEANUP(mem_freep)
+    const struct memory_chunk **order = mem_alloc((m->n_chunks + 1) * sizeof(void *));
+    uint64_t places = 0;
+    for (size_t i = 0; i < m->n_chunks; i++)
+        order[i] = &m->chunks[i];
+    if (m->n_chunks)
+        qsort(order, m->n_chunks, sizeof(void *), by_place);
+    for (size_t i = 0; i < m->n_chunks; i++)
+        places += i == 0 || !memory_chunk_goes_on(order[i - 1], order[i]);
+    return places;
+}
+
 /* A bit for each page of a chunk. */
 static uint64_t pages_of(const struct memory_extent *e)
 {
@@ -464,5 +493,6 @@ struct memory_totals memory_totals(const struct memory *m)
         t.stored += m->chunks[i].pages;
         t.bytes += m->chunks[i].stored;
     }
+    t.places = count_places(m);
     return t;
 }

@@ -33,9 +33,10 @@
 #define MEMORY_PACK_NAME_LEN 32 /* hexadecimal digits of a pack's name */
 #define MEMORY_MAX ((size_t)1 << 30)
 
-#define MEMORY_LAZY 0x80000000U /* in the id of a stream */
-#define MEMORY_ZERO UINT32_MAX  /* instead of a chunk's number: the pages are zero */
-#define MEMORY_CHANGES 0x100U   /* in a chunk's codec */
+#define MEMORY_LAZY 0x80000000U           /* in the id of a stream */
+#define MEMORY_ZERO UINT32_MAX            /* instead of a chunk's number: the pages are zero */
+#define MEMORY_CHANGES 0x100U             /* in a chunk's codec */
+#define MEMORY_HOLE ((uint64_t)128 << 10) /* bytes that are read rather than skipped */
 #define MEMORY_WORDS (MEMORY_PAGE / 8)
 
 struct memory_pack {
@@ -95,6 +96,8 @@ enum rc memory_parse(const void *data, size_t len, struct memory *out, struct er
 void memory_format(const struct memory *m, struct buf *out);
 void memory_done(struct memory *m);
 
+/* Whether a chunk is read together with one that lies before it, whatever is between them. */
+bool memory_chunk_goes_on(const struct memory_chunk *before, const struct memory_chunk *c);
 /* Whether bytes of a chunk can be what it says: limits of `stored`, `pages` and `codec`. */
 bool memory_chunk_is_sound(const struct memory_chunk *c);
 bool memory_has_changes(const struct memory_chunk *c);
@@ -113,6 +116,7 @@ struct memory_totals {
     uint64_t stored;    /* pages in chunks that are named here, also those that only others need */
     uint64_t bytes;     /* of these chunks in packs */
     uint64_t reads;     /* of a chunk, when the streams are read one page after another */
+    uint64_t places;    /* runs of bytes in packs, between holes of more than MEMORY_HOLE */
     uint64_t changes;   /* of `different`: stored as what differs from another page */
 };
 

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #define THREADS_MAX 64U
-#define HOLE_MAX ((uint64_t)128 << 10) /* bytes that nobody wants, cheaper than another read */
 
 /* Pieces of one chunk. */
 struct group {
@@ -153,7 +152,7 @@ static void make_runs(struct page_scan *s)
     for (size_t i = 0; i < s->n_groups; i++) {
         uint32_t number = s->groups[i].chunk;
         const struct memory_chunk *c = &m->chunks[number];
-        if (begin && begin->pack == c->pack && c->offset >= end && c->offset - end <= HOLE_MAX &&
+        if (begin && begin->pack == c->pack && c->offset >= end && c->offset - end <= MEMORY_HOLE &&
             c->offset + c->stored - begin->offset <= s->run_max) {
             struct run *r = &runs[s->n_runs - 1]; /* that began there */
             r->n++;

@@ -47,6 +47,7 @@ struct store_staging {
     char *id, *name;     /* name: of the staging directory */
     int dir;
     bool published;
+    const struct store_entry *instead; /* only in its place; NULL: of whatever is there */
 
     struct domain *domain; /* NULL: it will be in the clear */
     int clear;             /* where files are before they are encrypted */
@@ -451,6 +452,29 @@ static enum rc write_done(struct store_staging *g, struct err *err)
     return fs_write_atomic(g->dir, DONE_NAME, text.data, text.len, 0644, err);
 }
 
+void store_staging_instead(struct store_staging *g, const struct store_entry *e)
+{
+    g->instead = e;
+}
+
+/* Nobody else exchanges or removes what has this name between the look at it and the rename. */
+static enum rc exchange(struct store_staging *g, struct err *err)
+{
+    struct store *s = g->store;
+    CLEANUP(fd_closep) int turn = -1;
+    struct stat named, meant;
+    enum rc rc = store_take_turn(s, g->instead != NULL, &turn, err);
+    if (!rc && g->instead &&
+        (fstat(store_entry_fd(g->instead), &meant) < 0 ||
+         fstatat(s->dir, g->id, &named, AT_SYMLINK_NOFOLLOW) < 0 || named.st_dev != meant.st_dev ||
+         named.st_ino != meant.st_ino))
+        rc =
+            err_set(err, RC_CONFLICT, "checkpoint '%s' is not the one any more that it was", g->id);
+    if (!rc && sys_rename(s->dir, g->name, g->id, RENAME_EXCHANGE) < 0)
+        rc = err_sys(err, "publish '%s'", g->id);
+    return rc;
+}
+
 /* One rename (remote: one put) makes it visible.  What is in the way: a whole checkpoint (kept, or
  * exchanged and removed), the wreck of one that some other program has left (always exchanged), or
  * an empty directory, which a rename replaces.
@@ -460,9 +484,9 @@ static enum rc publish(struct store_staging *g, bool replace, struct err *err)
     struct store *s = g->store;
     if (s->remote)
         return objects_publish(s, g->id, g->dir, replace, err);
-    if (sys_rename(s->dir, g->name, g->id, RENAME_NOREPLACE) == 0)
+    if (!g->instead && sys_rename(s->dir, g->name, g->id, RENAME_NOREPLACE) == 0)
         return RC_OK;
-    if (errno != EEXIST)
+    if (!g->instead && errno != EEXIST)
         return err_sys(err, "publish '%s'", g->id);
     if (!replace && exists(s, g->id))
         return err_set(err, RC_EXISTS, "checkpoint '%s' was made by somebody else meanwhile",
@@ -473,10 +497,14 @@ static enum rc publish(struct store_staging *g, bool replace, struct err *err)
         return rc;
     if (i == IDENTITY_FOREIGN)
         return store_say_foreign(s, g->id, err);
-    if (i == IDENTITY_NOTHING && sys_rename(s->dir, g->name, g->id, 0) == 0)
-        return RC_OK;
-    if (i == IDENTITY_NOTHING || sys_rename(s->dir, g->name, g->id, RENAME_EXCHANGE) < 0)
-        return err_sys(err, "publish '%s'", g->id);
+    if (i == IDENTITY_NOTHING && !g->instead)
+        return sys_rename(s->dir, g->name, g->id, 0) == 0 ? RC_OK
+                                                          : err_sys(err, "publish '%s'", g->id);
+    rc = exchange(g, err);
+    if (rc)
+        return rc;
+    if (g->instead) /* which nobody needs any more, unless somebody else reads it */
+        (void)flock(store_entry_fd(g->instead), LOCK_UN);
     (void)!store_remove_unused(s, g->name, NULL); /* else the next sweep gets it */
     return RC_OK;
 }

@@ -283,6 +283,19 @@ enum rc store_read_file(struct store *s, const char *id, const char *name, size_
                      : fs_read_file(s->dir, path, max, out, err);
 }
 
+enum rc store_take_turn(const struct store *s, bool alone, int *out_fd, struct err *err)
+{
+    CLEANUP(fd_closep) int fd = sys_openat(s->dir, ".", O_RDONLY | O_DIRECTORY, 0);
+    int got = -1;
+    do
+        got = fd < 0 ? -1 : flock(fd, alone ? LOCK_EX : LOCK_SH);
+    while (got < 0 && errno == EINTR);
+    if (got < 0 && alone)
+        return err_sys(err, "lock %s", s->path);
+    *out_fd = fd_steal(&fd);
+    return RC_OK;
+}
+
 enum rc store_remove_unused(struct store *s, const char *name, struct err *err)
 {
     CLEANUP(fd_closep) int fd = sys_openat(s->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
@@ -305,6 +318,8 @@ enum rc store_delete(struct store *s, const char *id, struct err *err)
     if (i != IDENTITY_CHECKPOINT)
         return store_say_absent(s, id, i, err);
     CLEANUP(mem_freep) char *gone = identity_staging_name(id);
+    CLEANUP(fd_closep) int turn = -1;
+    (void)store_take_turn(s, false, &turn, NULL);
     if (sys_rename(s->dir, id, gone, RENAME_NOREPLACE) < 0)
         return errno == ENOENT ? store_say_absent(s, id, IDENTITY_NOTHING, err)
                                : err_sys(err, "delete '%s'", id);

@@ -107,6 +107,10 @@ void store_staging_settled(struct store_staging *g);
 void store_staging_digest(struct store_staging *g, const char *name, uint64_t len,
                           const struct digest *d);
 
+/* Publish only in the place of this checkpoint, while it is there: else RC_CONFLICT.
+ * e  borrowed until the end; after the publishing its files may go */
+void store_staging_instead(struct store_staging *g, const struct store_entry *e);
+
 /* Publish: digests, manifest, metadata, marker, sync, one rename.  total_bytes and checkpoint_id of
  * the metadata are set here.
  * durable  on RC_OK the whole checkpoint is on disk
@@ -156,6 +160,8 @@ int store_entry_fd(const struct store_entry *e);
  * entry and reads files does it by itself.
  * errors  RC_CORRUPT, RC_NOT_FOUND (deleted meanwhile), RC_NO_SPACE, RC_UNAVAILABLE, RC_IO */
 enum rc store_entry_fetch(const struct store_entry *e, struct err *err);
+/* The domain that its packs are of, borrowed; NULL: none, or it is not open. */
+const struct domain *store_entry_domain(const struct store_entry *e);
 /* Of an encrypted checkpoint that is not open only what anybody may know. */
 const struct metadata *store_entry_metadata(const struct store_entry *e);
 /* Whether its content can be read.

@@ -10,6 +10,13 @@
  * sweep will. */
 enum rc store_remove_unused(struct store *s, const char *name, struct err *err);
 
+/* Whoever exchanges or removes a checkpoint of a directory takes his turn, together with others or
+ * alone: who is alone finds after a look what was there at the look.
+ * alone   fails where there are no locks; the others go on without
+ * out_fd  the caller's, to be closed when it is over
+ * errors  RC_IO, … (only alone) */
+enum rc store_take_turn(const struct store *s, bool alone, int *out_fd, struct err *err);
+
 /* What an id stands for; see identity_of(). */
 enum rc store_identify(struct store *s, const char *id, enum identity *out, struct err *err);
 /* RC_NOT_FOUND, with what is there instead of a checkpoint. */
