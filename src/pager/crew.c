@@ -3,18 +3,21 @@
 #include "base/clock.h"
 #include "base/compiler.h"
 #include "base/mem.h"
+#include "pager/pace.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #define CREW_MAX 32U
 #define PAUSE_NS 200000
 #define PATIENCE_NS (10 * CLOCK_S) /* with a mapping that the table has and the kernel does not */
-#define NICE_FILL 10
+/* How long those stay away at most who fill while others want the processors: one comes back sooner
+ * than all the others. */
+#define AWAY_NS (16 * CLOCK_MS)
+#define FAR_AWAY_NS (64 * CLOCK_MS)
 
 struct fault {
     struct space *space;
@@ -39,10 +42,12 @@ struct crew {
     struct begin *begins; /* of the working set's chunks */
     pthread_t threads[CREW_MAX + 1];
     unsigned n_threads;
-    bool stop; /* atomic */
+    unsigned n_working; /* atomic: threads that have begun */
+    bool stop;          /* atomic */
 
     pthread_mutex_t lock; /* everything below */
     pthread_cond_t wake;
+    pthread_cond_t relief; /* of who stays away: there are faults, or it is over */
     bool registered, fill; /* registered: atomic for reading */
     struct space **spaces;
     size_t n_spaces;
@@ -68,7 +73,7 @@ struct job {
 /* What one thread needs. */
 struct hand {
     struct crew *crew;
-    int nice;
+    struct pace pace;
     uint32_t chunk;           /* that is in `pages`, MEMORY_ZERO = none */
     uint8_t *scratch, *pages; /* MEMORY_CHUNK each */
 };
@@ -388,18 +393,23 @@ static enum rc serve_workingset(struct hand *h, const struct job *j, struct err 
     return rc;
 }
 
-static void set_nice(struct hand *h, int value)
+/* Leave the processors to others for a while, but not while somebody waits for a page. */
+static void stay_away(struct crew *c, uint64_t ns)
 {
-    if (h->nice != value)
-        (void)setpriority(PRIO_PROCESS, 0, value);
-    h->nice = value;
+    uint64_t end = clock_now() + ns;
+    struct timespec until = {(time_t)(end / CLOCK_S), (long)(end % CLOCK_S)};
+    (void)pthread_mutex_lock(&c->lock);
+    while (!stopped(c) && c->n_faults == 0 &&
+           pthread_cond_timedwait(&c->relief, &c->lock, &until) == 0)
+        continue;
+    (void)pthread_mutex_unlock(&c->lock);
 }
 
 static enum rc serve(struct hand *h, const struct job *j, struct err *err)
 {
     struct crew *c = h->crew;
     enum rc rc = RC_OK;
-    set_nice(h, j->kind == JOB_FILL ? NICE_FILL : 0);
+    (j->kind == JOB_FILL ? pace_behind : pace_before)(&h->pace);
     if (j->kind == JOB_FAULT)
         rc = serve_fault(h, j, err);
     else if (j->kind == JOB_WORKINGSET)
@@ -408,18 +418,24 @@ static enum rc serve(struct hand *h, const struct job *j, struct err *err)
         rc = give_run(h, j->space, j->run, err);
     (void)pthread_mutex_lock(&c->lock);
     c->filling -= j->kind == JOB_FILL;
-    if (c->fill) /* it may have been the last: who waits must see */
+    if (c->fill && c->filling == 0) /* it may have been the last: who waits must see */
         (void)pthread_cond_broadcast(&c->wake);
     (void)pthread_mutex_unlock(&c->lock);
+    uint64_t pause = j->kind == JOB_FILL && !rc ? pace_pause(&h->pace) : 0;
+    if (pause > 0)
+        stay_away(c, pause);
     return rc;
 }
 
-static void work(struct crew *c, bool only_faults)
+/* The first thread serves faults only. */
+static void work(struct crew *c, unsigned number)
 {
+    bool only_faults = number == 0;
     CLEANUP(mem_freep) uint8_t *buffers = mem_alloc(2 * MEMORY_CHUNK);
     struct hand h = {
         .crew = c, .chunk = MEMORY_ZERO, .scratch = buffers, .pages = buffers + MEMORY_CHUNK};
     memset(buffers, 0, 2 * MEMORY_CHUNK); /* touched before anybody waits */
+    pace_init(&h.pace, number == 1 ? AWAY_NS : FAR_AWAY_NS);
     for (;;) {
         struct job j = {0};
         struct err err = ERR_INIT;
@@ -428,22 +444,18 @@ static void work(struct crew *c, bool only_faults)
             (void)pthread_cond_wait(&c->wake, &c->lock);
         (void)pthread_mutex_unlock(&c->lock);
         if (stopped(c))
-            return;
+            break;
         enum rc rc = serve(&h, &j, &err);
         if (rc)
             fail(c, rc, &err);
     }
+    pace_done(&h.pace);
 }
 
-static void *work_all(void *arg)
+static void *work_thread(void *arg)
 {
-    work(arg, false);
-    return NULL;
-}
-
-static void *work_faults(void *arg)
-{
-    work(arg, true);
+    struct crew *c = arg;
+    work(c, __atomic_fetch_add(&c->n_working, 1, __ATOMIC_RELAXED));
     return NULL;
 }
 
@@ -490,12 +502,16 @@ enum rc crew_new(const struct crew_options *o, struct crew **out, struct err *er
     c->faults = mem_alloc(c->max_faults * sizeof(*c->faults));
     (void)pthread_mutex_init(&c->lock, NULL);
     (void)pthread_cond_init(&c->wake, NULL);
+    pthread_condattr_t attr;
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&c->relief, &attr);
+    (void)pthread_condattr_destroy(&attr);
     find_homes(c);
     find_begins(c);
     unsigned wanted = o->threads < CREW_MAX ? o->threads : CREW_MAX;
     for (; c->n_threads < wanted + 1; c->n_threads++)
-        if (pthread_create(&c->threads[c->n_threads], NULL,
-                           c->n_threads == 0 ? work_faults : work_all, c) != 0)
+        if (pthread_create(&c->threads[c->n_threads], NULL, work_thread, c) != 0)
             break;
     if (c->n_threads < 2)
         return err_set(err, RC_IO, "no thread can be started");
@@ -527,6 +543,7 @@ void crew_fault(struct crew *c, struct space *s, uint64_t address)
     }
     c->faults[(c->first_fault + c->n_faults++) % c->max_faults] = (struct fault){s, address};
     (void)pthread_cond_signal(&c->wake); /* whoever waits may take it */
+    (void)pthread_cond_broadcast(&c->relief);
     (void)pthread_mutex_unlock(&c->lock);
 }
 
@@ -564,11 +581,13 @@ void crew_freep(struct crew **p)
     (void)pthread_mutex_lock(&c->lock);
     __atomic_store_n(&c->stop, true, __ATOMIC_RELAXED);
     (void)pthread_cond_broadcast(&c->wake);
+    (void)pthread_cond_broadcast(&c->relief);
     (void)pthread_mutex_unlock(&c->lock);
     for (unsigned i = 0; i < c->n_threads; i++)
         (void)pthread_join(c->threads[i], NULL);
     (void)pthread_mutex_destroy(&c->lock);
     (void)pthread_cond_destroy(&c->wake);
+    (void)pthread_cond_destroy(&c->relief);
     free(c->homes);
     free(c->begins);
     free(c->spaces);
