@@ -1,5 +1,6 @@
 #include "backend/oci_auth.h"
 
+#include "backend/oci_helper.h"
 #include "base/clock.h"
 #include "base/compiler.h"
 #include "base/fs.h"
@@ -21,15 +22,25 @@
 enum scheme { SCHEME_UNKNOWN, SCHEME_NONE, SCHEME_BASIC, SCHEME_BEARER };
 
 struct oci_auth {
-    char *base, *scope, *source;
-    char *basic; /* base64 of name:password, or NULL */
+    char *base, *scope, *registry, *source;
+    char *helper; /* that keeps the credentials, or NULL */
     struct http_client *http;
     pthread_mutex_t lock; /* of what follows */
+    bool asked;           /* the helper */
+    char *basic;          /* base64 of name:password, or NULL */
+    char *identity;       /* or a token to get others with, or NULL */
     enum scheme scheme;
     char *realm, *service;
     char *token;
     uint64_t ends; /* clock_now() */
 };
+
+static void free_secret(char *text)
+{
+    if (text)
+        explicit_bzero(text, strlen(text));
+    free(text);
+}
 
 /* ---- credentials ---- */
 
@@ -39,12 +50,19 @@ static const char *env(const struct backend_options *o, const char *name)
     return value && *value ? value : NULL;
 }
 
+static void set_source(struct oci_auth *a, const char *source)
+{
+    free(a->source);
+    a->source = mem_strdup(source);
+}
+
 static void set_basic(struct oci_auth *a, const char *text, const char *source)
 {
     CLEANUP(buf_done) struct buf encoded = BUF_INIT;
     base64_format(text, strlen(text), &encoded);
+    free_secret(a->basic);
     a->basic = mem_strdup(buf_str(&encoded));
-    a->source = mem_strdup(source);
+    set_source(a, source);
 }
 
 static enum rc from_environment(struct oci_auth *a, const struct backend_options *o,
@@ -64,7 +82,13 @@ static enum rc from_environment(struct oci_auth *a, const struct backend_options
 static enum rc take_entry(struct oci_auth *a, yyjson_val *entry, const char *path, struct err *err)
 {
     const char *auth = json_str(entry, "auth", NULL);
+    const char *identity = json_str(entry, "identitytoken", NULL);
     CLEANUP(buf_done) struct buf plain = BUF_INIT;
+    if (identity && *identity) {
+        a->identity = mem_strdup(identity);
+        set_source(a, path);
+        return RC_OK;
+    }
     if (!auth || !*auth)
         return RC_OK;
     if (base64_parse(auth, strlen(auth), &plain, NULL) != RC_OK || !strchr(buf_str(&plain), ':'))
@@ -88,16 +112,42 @@ static enum rc from_file(struct oci_auth *a, const char *path, const char *regis
     yyjson_val *root = yyjson_doc_get_root(doc), *auths = yyjson_obj_get(root, "auths");
     CLEANUP(mem_freep) char *url = mem_asprintf("https://%s", registry);
     yyjson_val *entry = yyjson_obj_get(auths, registry);
-    rc = take_entry(a, entry ? entry : yyjson_obj_get(auths, url), path, err);
-    if (rc || a->basic)
-        return rc;
-    const char *helper = json_str(yyjson_obj_get(root, "credHelpers"), registry,
-                                  entry ? json_str(root, "credsStore", NULL) : NULL);
-    return helper ? err_set(err, RC_UNSUPPORTED,
-                            "the credentials for %s are with docker-credential-%.40s: set "
-                            "CHREK_OCI_USERNAME and CHREK_OCI_PASSWORD",
-                            registry, helper)
-                  : RC_OK;
+    const char *helper = json_str(yyjson_obj_get(root, "credHelpers"), registry, NULL);
+    if (!helper) /* what stands in the file itself goes before a keeper of all others */
+        rc = take_entry(a, entry ? entry : yyjson_obj_get(auths, url), path, err);
+    if (!helper && !a->basic && !a->identity)
+        helper = json_str(root, "credsStore", NULL);
+    if (!rc && helper && *helper) {
+        a->helper = mem_strdup(helper);
+        CLEANUP(mem_freep) char *source = mem_asprintf("docker-credential-%.100s", helper);
+        set_source(a, source);
+    }
+    return rc;
+}
+
+/* With the lock held: what the helper has now. */
+static enum rc ask_helper(struct oci_auth *a, struct err *err)
+{
+    struct oci_login l = {.user = NULL};
+    struct err none = ERR_INIT;
+    enum rc rc = oci_helper_ask(a->helper, a->registry, &l, &none);
+    a->asked = !rc || rc == RC_NOT_FOUND;
+    if (rc == RC_NOT_FOUND)
+        return RC_OK; /* then without, as others do */
+    if (rc) {
+        if (err)
+            *err = none;
+        return err_ctx(err, rc, "credentials for registry %s", a->registry);
+    }
+    CLEANUP(mem_freep) char *source = mem_strdup(a->source);
+    CLEANUP(mem_freep) char *both = mem_asprintf("%s:%s", l.user, l.secret);
+    free_secret(a->identity);
+    a->identity = l.is_identity ? mem_strdup(l.secret) : NULL;
+    if (!l.is_identity)
+        set_basic(a, both, source);
+    explicit_bzero(both, strlen(both));
+    oci_login_done(&l);
+    return RC_OK;
 }
 
 static enum rc from_files(struct oci_auth *a, const struct backend_options *o, const char *registry,
@@ -109,7 +159,7 @@ static enum rc from_files(struct oci_auth *a, const struct backend_options *o, c
                      home && !docker ? mem_asprintf("%s/.docker/config.json", home) : NULL};
     enum rc rc = RC_OK;
     for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
-        if (!rc && !a->basic && paths[i])
+        if (!rc && !a->source && paths[i])
             rc = from_file(a, paths[i], registry, err);
         free(paths[i]);
     }
@@ -123,6 +173,7 @@ enum rc oci_auth_open(const struct backend_options *o, const char *registry, con
     struct oci_auth *a = mem_zalloc(sizeof(*a));
     a->base = mem_strdup(base);
     a->scope = mem_strdup(scope);
+    a->registry = mem_strdup(registry);
     a->http = http;
     (void)pthread_mutex_init(&a->lock, NULL);
     enum rc rc = from_environment(a, o, err);
@@ -135,22 +186,18 @@ enum rc oci_auth_open(const struct backend_options *o, const char *registry, con
     return rc;
 }
 
-static void free_secret(char *text)
-{
-    if (text)
-        explicit_bzero(text, strlen(text));
-    free(text);
-}
-
 void oci_auth_freep(struct oci_auth **auth)
 {
     struct oci_auth *a = STEAL(*auth);
     if (!a)
         return;
     free_secret(a->basic);
+    free_secret(a->identity);
     free_secret(a->token);
     free(a->base);
     free(a->scope);
+    free(a->registry);
+    free(a->helper);
     free(a->source);
     free(a->realm);
     free(a->service);
@@ -225,25 +272,19 @@ static enum rc take_token(struct oci_auth *a, const struct http_response *answer
     return RC_OK;
 }
 
-static enum rc fetch_token(struct oci_auth *a, struct err *err)
+/* name=value for each, to be in an URL or in the body of a form. */
+static void add_field(struct buf *out, const char *name, const char *value)
 {
-    CLEANUP(buf_done) struct buf url = BUF_INIT;
+    if (!value)
+        return;
+    buf_addf(out, "%s%s=", out->len ? "&" : "", name);
+    http_escape(value, "", out);
+}
+
+static enum rc ask_for_token(struct oci_auth *a, const struct http_request *r, struct err *err)
+{
     CLEANUP(http_response_done) struct http_response answer = {0};
-    CLEANUP(mem_freep)
-    char *header = a->basic ? mem_asprintf("Authorization: Basic %s", a->basic) : NULL;
-    const char *const headers[] = {header};
-    buf_addf(&url, "%s%cscope=", a->realm, strchr(a->realm, '?') ? '&' : '?');
-    http_escape(a->scope, "", &url);
-    if (a->service) {
-        buf_adds(&url, "&service=");
-        http_escape(a->service, "", &url);
-    }
-    const struct http_request r = {.method = "GET",
-                                   .url = buf_str(&url),
-                                   .headers = headers,
-                                   .n_headers = header ? 1 : 0,
-                                   .deadline = clock_now() + ANSWER_NS};
-    enum rc rc = http_do(a->http, &r, &answer, err);
+    enum rc rc = http_do(a->http, r, &answer, err);
     if (!rc && answer.status != 200)
         rc = err_set(err, http_status_rc(answer.status),
                      "the registry's token service answers with status %u to credentials from %s",
@@ -251,13 +292,60 @@ static enum rc fetch_token(struct oci_auth *a, struct err *err)
     return rc ? rc : take_token(a, &answer, err);
 }
 
+/* By an identity token: OAuth 2, as registries have it. */
+static enum rc exchange_token(struct oci_auth *a, struct err *err)
+{
+    static const char *const headers[] = {"Content-Type: application/x-www-form-urlencoded"};
+    CLEANUP(buf_done) struct buf form = BUF_INIT;
+    add_field(&form, "grant_type", "refresh_token");
+    add_field(&form, "client_id", "chrek");
+    add_field(&form, "service", a->service);
+    add_field(&form, "scope", a->scope);
+    add_field(&form, "refresh_token", a->identity);
+    const struct http_request r = {.method = "POST",
+                                   .url = a->realm,
+                                   .headers = headers,
+                                   .n_headers = ARRAY_LEN(headers),
+                                   .body = buf_str(&form),
+                                   .body_len = form.len,
+                                   .has_body = true,
+                                   .repeat = HTTP_REPEAT_YES,
+                                   .deadline = clock_now() + ANSWER_NS};
+    enum rc rc = ask_for_token(a, &r, err);
+    explicit_bzero(form.data, form.len);
+    return rc;
+}
+
+static enum rc fetch_token(struct oci_auth *a, struct err *err)
+{
+    CLEANUP(buf_done) struct buf query = BUF_INIT;
+    CLEANUP(mem_freep)
+    char *header = a->basic ? mem_asprintf("Authorization: Basic %s", a->basic) : NULL;
+    const char *const headers[] = {header};
+    add_field(&query, "scope", a->scope);
+    add_field(&query, "service", a->service);
+    CLEANUP(mem_freep)
+    char *url =
+        mem_asprintf("%s%c%s", a->realm, strchr(a->realm, '?') ? '&' : '?', buf_str(&query));
+    const struct http_request r = {.method = "GET",
+                                   .url = url,
+                                   .headers = headers,
+                                   .n_headers = header ? 1 : 0,
+                                   .deadline = clock_now() + ANSWER_NS};
+    return ask_for_token(a, &r, err);
+}
+
 /* With the lock held. */
 static enum rc prepare(struct oci_auth *a, bool fresh, struct err *err)
 {
     enum rc rc = a->scheme == SCHEME_UNKNOWN ? learn_scheme(a, err) : RC_OK;
+    if (!rc && a->helper && a->scheme != SCHEME_NONE && (fresh || !a->asked))
+        rc = ask_helper(a, err); /* what it gives may end */
     if (rc || a->scheme != SCHEME_BEARER)
         return rc;
-    return fresh || !a->token || clock_now() + EARLY_NS > a->ends ? fetch_token(a, err) : RC_OK;
+    if (!fresh && a->token && clock_now() + EARLY_NS <= a->ends)
+        return RC_OK;
+    return a->identity ? exchange_token(a, err) : fetch_token(a, err);
 }
 
 enum rc oci_auth_header(struct oci_auth *a, bool fresh, struct buf *out, struct err *err)

@@ -2,19 +2,12 @@
 
 #include "base/clock.h"
 #include "base/compiler.h"
+#include "base/errand.h"
 #include "base/mem.h"
-#include "base/sys.h"
 #include "codec/secret.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define WORDS_MAX 64
@@ -49,98 +42,15 @@ static char **environment(char *operation)
     return env;
 }
 
-/* In the child: nothing but system calls, since other threads may have held locks. */
-static _Noreturn void become(char *const *words, char *const *env, int in, int out)
+static enum rc judge(int status, size_t answered, struct err *err)
 {
-    sigset_t none;
-    struct sigaction dfl = {.sa_handler = SIG_DFL};
-    (void)sigemptyset(&none);
-    (void)sigaction(SIGPIPE, &dfl, NULL);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    (void)setpgid(0, 0);
-    if (dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0)
-        (void)execvpe(words[0], words, env);
-    _exit(127);
-}
-
-/* Everything it writes, or NULL-terminated failure; it has closed its output on RC_OK. */
-static enum rc read_answer(int fd, uint64_t deadline, uint8_t *out, size_t cap, size_t *out_len,
-                           struct err *err)
-{
-    for (size_t got = 0;;) {
-        struct pollfd p = {fd, POLLIN, 0};
-        int n = poll(&p, 1, clock_poll_ms(deadline));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return err_set(err, RC_TIMEOUT, "it did not answer in time");
-        uint8_t more;
-        ssize_t r = got < cap ? read(fd, out + got, cap - got) : read(fd, &more, 1);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0)
-            return err_sys(err, "read its answer");
-        if (r > 0 && got == cap)
-            return err_set(err, RC_CORRUPT, "it answered more than %zu bytes", cap);
-        got += (size_t)r;
-        if (r == 0) {
-            *out_len = got;
-            return RC_OK;
-        }
-    }
-}
-
-static enum rc wait_for(pid_t pid, bool give_up, uint64_t deadline, struct err *err)
-{
-    CLEANUP(fd_closep) int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    struct pollfd p = {fd, POLLIN, 0};
-    int n = give_up ? 0 : -1, status = 0;
-    while (n < 0) {
-        n = poll(&p, 1, clock_poll_ms(deadline));
-        if (n < 0 && errno != EINTR)
-            n = 0;
-    }
-    if (n == 0)
-        (void)kill(-pid, SIGKILL);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        continue;
-    if (n == 0)
-        return err_set(err, RC_TIMEOUT, "it did not end in time");
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return RC_OK;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
+    if (status == ERRAND_NOT_STARTED)
         return err_set(err, RC_UNAVAILABLE,
                        "it cannot be started; is its path right, and is it "
                        "executable? It is run without a shell");
-    return err_set(err, RC_UNAVAILABLE, "it failed with status %d",
-                   WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
-}
-
-static enum rc converse(char *const *words, char *const *env, int in, uint64_t deadline,
-                        uint8_t *out, size_t cap, size_t *out_len, struct err *err)
-{
-    int p[2];
-    size_t len = 0;
-    if (pipe2(p, O_CLOEXEC) < 0)
-        return err_sys(err, "make a pipe");
-    CLEANUP(fd_closep) int from = p[0];
-    CLEANUP(fd_closep) int to = p[1];
-    pid_t pid = fork();
-    if (pid == 0)
-        become(words, env, in, to);
-    if (pid < 0)
-        return err_sys(err, "fork");
-    (void)setpgid(pid, pid); /* whoever of the two is first */
-    fd_closep(&to);
-    enum rc rc = read_answer(from, deadline, out, cap, &len, err);
-    enum rc ended = wait_for(pid, rc != RC_OK, deadline, rc ? NULL : err);
-    if (!rc)
-        rc = ended;
-    if (!rc && len == 0)
-        rc = err_set(err, RC_CORRUPT, "it answered nothing");
-    if (!rc)
-        *out_len = len;
-    return rc;
+    if (status)
+        return err_set(err, RC_UNAVAILABLE, "it failed with status %d", status);
+    return answered ? RC_OK : err_set(err, RC_CORRUPT, "it answered nothing");
 }
 
 enum rc key_command_run(const char *command, bool wrap, uint64_t timeout_ns, const void *in,
@@ -152,15 +62,15 @@ enum rc key_command_run(const char *command, bool wrap, uint64_t timeout_ns, con
         return err_set(err, RC_INVALID, "the key command has no words, or more than %d", WORDS_MAX);
     CLEANUP(mem_freep) char *operation = mem_asprintf("%s%s", variable, wrap ? "wrap" : "unwrap");
     CLEANUP(mem_freep) char **env = environment(operation);
-    CLEANUP(fd_closep) int input = memfd_create("chrek-key", MFD_CLOEXEC);
-    if (input < 0)
-        return err_sys(err, "make a file for the key command");
-    enum rc rc = sys_write_all(input, in, len, err);
-    if (!rc && lseek(input, 0, SEEK_SET) < 0)
-        rc = err_sys(err, "rewind the key command's input");
+    size_t got = 0;
+    int status = 0;
+    enum rc rc =
+        errand_run(words, env, in, len, clock_now() + timeout_ns, out, cap, &got, &status, err);
     if (!rc)
-        rc = converse(words, env, input, clock_now() + timeout_ns, out, cap, out_len, err);
+        rc = judge(status, got, err);
     if (rc)
         secret_wipe(out, cap);
+    else
+        *out_len = got;
     return rc ? err_ctx(err, rc, "key command '%.64s'", words[0]) : RC_OK;
 }
