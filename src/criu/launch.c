@@ -3,7 +3,8 @@
  * A joined PID namespace counts only for children, so there are two processes: a scout, our child,
  * enters the namespaces and clones CRIU with CLONE_PARENT, which makes CRIU our own child, to be
  * waited for and killed by us; then the scout ends, or stays to watch: when we are killed, the end
- * of its pipe tells it, and a CRIU that hangs is ended, so that the tree which it holds goes on.
+ * of its pipe tells it, and a CRIU that hangs is ended, so that the tree which it holds goes on;
+ * one that works, as seen by the time and bytes that it takes, has the time that the work had.
  *
  * The conversation's socket pair is made by CRIU's own process, before the exec: CRIU opens
  * /proc/<pid of the socket's maker>/fd/<images_dir_fd>, and seen from inside another PID namespace
@@ -43,7 +44,7 @@
 #define FIRST_PASSED 64 /* CRIU's number of pass_fds[0]; above what swrk opens by itself */
 #define SWRK_SOCKET 63
 #define FACTS 62
-#define LET_GO_MS 15000 /* for CRIU, whose parent was killed, to let a tree go */
+#define LET_GO_NS (15 * CLOCK_S) /* for a CRIU whose parent was killed and that does nothing */
 
 enum stage {
     STAGE_ENTER = 1,
@@ -221,33 +222,93 @@ static _Noreturn void become_criu(const struct cr_launch *l, const struct progra
     _exit(127);
 }
 
-/* Keep two descriptors and close all others: among them are locks, and pipes that somebody waits
- * for the end of. */
-static void keep_only(int a, int b)
+/* Keep some descriptors, ascending, and close all others: among them are locks, and pipes that
+ * somebody waits for the end of. */
+static void keep_only(int *fds, size_t n)
 {
-    int low = a < b ? a : b, high = a < b ? b : a;
-    if (low > 0)
-        (void)close_range(0, (unsigned)low - 1, 0);
-    if (high > low + 1)
-        (void)close_range((unsigned)low + 1, (unsigned)high - 1, 0);
-    (void)close_range((unsigned)high + 1, ~0U, 0);
+    unsigned next = 0;
+    for (size_t i = 1; i < n; i++)
+        for (size_t k = i; k > 0 && fds[k] < fds[k - 1]; k--) {
+            int swap = fds[k];
+            fds[k] = fds[k - 1];
+            fds[k - 1] = swap;
+        }
+    for (size_t i = 0; i < n; i++) {
+        if (fds[i] < 0)
+            continue;
+        if ((unsigned)fds[i] > next)
+            (void)close_range(next, (unsigned)fds[i] - 1, 0);
+        next = (unsigned)fds[i] + 1;
+    }
+    (void)close_range(next, ~0U, 0);
 }
 
-/* alive   a pipe that hangs up when our parent has ended; pidfd: CRIU's, which is not our child */
-static _Noreturn void watch(int alive, int pidfd)
+/* What a watch sees of its CRIU, which is not its child. */
+struct seen {
+    int pidfd, proc; /* proc: of the PID namespace that `pid` is of */
+    pid_t pid;
+};
+
+static size_t read_text(const struct seen *s, const char *name, char *text, size_t size)
 {
-    struct pollfd wait[] = {{pidfd, POLLIN, 0}, {alive, 0, 0}};
+    char path[32];
+    (void)snprintf(path, sizeof(path), "%d/%s", (int)s->pid, name);
+    CLEANUP(fd_closep) int fd = sys_openat(s->proc, path, O_RDONLY, 0);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, size - 1);
+    text[n > 0 ? n : 0] = '\0';
+    return n > 0 ? (size_t)n : 0;
+}
+
+/* What it has done so far, in time and bytes: any more of it is more. */
+static uint64_t work_done(const struct seen *s)
+{
+    char text[1024];
+    unsigned long long time[4] = {0}, bytes[2] = {0};
+    (void)read_text(s, "stat", text, sizeof(text));
+    const char *at = strrchr(text, ')'); /* the name before it may hold anything */
+    if (at)
+        (void)sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %llu %llu",
+                     &time[0], &time[1], &time[2], &time[3]);
+    if (read_text(s, "io", text, sizeof(text)))
+        (void)sscanf(text, "rchar: %llu wchar: %llu", &bytes[0], &bytes[1]);
+    return time[0] + time[1] + time[2] + time[3] + bytes[0] + bytes[1];
+}
+
+/* Wait for its end for as long as it works, but not for ever.  False: it hangs. */
+static bool ends(const struct seen *s, uint64_t patience, uint64_t until)
+{
+    uint64_t done = work_done(s), since = clock_now(), tick = patience / 10;
+    until = until && until < since + patience ? since + patience : until;
+    for (;;) {
+        struct pollfd end = {s->pidfd, POLLIN, 0};
+        int n = poll(&end, 1, clock_poll_ms(clock_now() + tick));
+        uint64_t now = clock_now(), more = work_done(s);
+        if (n > 0 || (n < 0 && errno != EINTR))
+            return true;
+        if (more != done)
+            since = now;
+        done = more;
+        if (now > since + patience || (until && now > until))
+            return false;
+    }
+}
+
+/* alive   a pipe that hangs up when our parent has ended */
+static _Noreturn void watch(const struct cr_launch *l, int alive, const struct seen *s)
+{
+    int fds[] = {alive, s->pidfd, s->proc};
+    struct pollfd wait[] = {{s->pidfd, POLLIN, 0}, {alive, 0, 0}};
     sigset_t all;
     (void)sigfillset(&all);
     (void)sigprocmask(SIG_SETMASK, &all, NULL);
     (void)setsid();
-    keep_only(alive, pidfd);
+    keep_only(fds, ARRAY_LEN(fds));
     while (poll(wait, 2, -1) < 0 && errno == EINTR)
         continue;
     /* By its socket it learns that nobody wants the dump any more, once it is not stopped. */
-    (void)syscall(SYS_pidfd_send_signal, pidfd, SIGCONT, NULL, 0);
-    if (poll(wait, 1, LET_GO_MS) == 0)
-        (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    (void)syscall(SYS_pidfd_send_signal, s->pidfd, SIGCONT, NULL, 0);
+    if (!ends(s, l->patience_ns ? l->patience_ns : LET_GO_NS, l->until))
+        (void)syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0);
     _exit(0);
 }
 
@@ -255,6 +316,7 @@ static _Noreturn void scout(const struct cr_launch *l, const struct program *pro
                             int bootstrap, int output, const int *alive)
 {
     int pidfd = -1;
+    int proc = l->watched ? open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     int entered = l->enter ? l->enter(l->enter_arg) : 0;
     if (entered < 0) {
         send_report(bootstrap, STAGE_ENTER, -entered, -1);
@@ -269,7 +331,7 @@ static _Noreturn void scout(const struct cr_launch *l, const struct program *pro
     send_report(bootstrap, pid < 0 ? STAGE_CLONE : STAGE_CLONED, pid < 0 ? errno : pid, -1);
     if (pid > 0 && l->watched) {
         (void)close(alive[1]);
-        watch(alive[0], pidfd);
+        watch(l, alive[0], &(struct seen){pidfd, proc, pid});
     }
     _exit(0);
 }

@@ -38,9 +38,11 @@ struct cr_launch {
     const char *env;             /* "NAME=VALUE" to add to CRIU's environment, or NULL */
     uint64_t deadline;           /* by when it must run: monotonic ns, 0 = none */
     const struct cancel *cancel; /* ends conversations early, borrowed for the session; or NULL */
-    /* When we are killed ourselves CRIU has some seconds to let the tree go, or to undo what it has
-     * made, then is killed, too. */
+    /* When we are killed ourselves CRIU has time to let the tree go, or to undo what it has made:
+     * as long as it works, until `until`; one that does nothing for some seconds is killed. */
     bool watched;
+    uint64_t patience_ns; /* these seconds; 0 = 15 */
+    uint64_t until;       /* monotonic ns; 0 = as long as it works */
     /* For who dumps: CRIU does not go down with a signal that is sent to everybody around it.  A
      * restoring CRIU ends helpers of its own by such signals. */
     bool deaf;

@@ -74,6 +74,7 @@ struct checkpoint {
     struct gpus gpus;
     enum rc gpu_rc; /* of bringing the GPU state back after the dump */
     struct err gpu_err;
+    uint64_t deadline; /* of all of it */
     uint64_t frozen_at;
     const struct steps_timings *timings; /* of the steps so far */
     bool early;                          /* the tree is ended before its checkpoint is stored */
@@ -388,6 +389,7 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
                           .env = more->env,
                           .cancel = c->engine->cancel,
                           .watched = true,
+                          .until = c->deadline,
                           .deaf = true};
     return cr_session_open(&l, &c->session, err);
 }
@@ -753,7 +755,8 @@ enum rc engine_checkpoint(const struct engine *e, const struct engine_checkpoint
     uint64_t limit = req->timeout_ns ? req->timeout_ns : ENGINE_TIMEOUT_NS;
     copy_labels(&c.meta, req);
     c.timings = &o.timings;
-    enum rc rc = steps_run(steps, ARRAY_LEN(steps), &c, clock_now() + limit, NULL, &o.timings, err);
+    c.deadline = clock_now() + limit;
+    enum rc rc = steps_run(steps, ARRAY_LEN(steps), &c, c.deadline, NULL, &o.timings, err);
     o.freeze_ns = c.meta.freeze_ns;
     o.pages_bytes = c.meta.pages_bytes;
     o.total_bytes = c.meta.total_bytes;

@@ -363,6 +363,7 @@ static enum rc launch(void *ctx, uint64_t deadline, struct err *err)
         l.inside = r->req->place->program;
         l.env = r->gate.env;
         l.watched = true;
+        l.until = deadline;
     }
     rc = cr_session_open(&l, &r->session, err);
     cr_gate_handed(&r->gate);
