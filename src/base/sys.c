@@ -82,6 +82,11 @@ int sys_unlinkat(int dirfd, const char *path, int flags)
     return fault_here() ? -1 : unlinkat(dirfd, path, flags);
 }
 
+struct dirent *sys_readdir(DIR *dir)
+{
+    return fault_here() ? NULL : readdir(dir);
+}
+
 int sys_link_fd(int fd, int dirfd, const char *name)
 {
     char from[32];

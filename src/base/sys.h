@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 
+#include <dirent.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -25,6 +26,8 @@ int sys_mkdirat(int dirfd, const char *path, mode_t mode);
 /* Rename within one directory; flags as for renameat2(). */
 int sys_rename(int dirfd, const char *from, const char *to, unsigned flags);
 int sys_unlinkat(int dirfd, const char *path, int flags);
+/* NULL: no more, or, if errno is not what it was before, a failure. */
+struct dirent *sys_readdir(DIR *dir);
 
 /* Write all `len` bytes or fail. */
 enum rc sys_write_all(int fd, const void *data, size_t len, struct err *err);

@@ -2,11 +2,11 @@
 
 #include "base/compiler.h"
 #include "base/fs.h"
+#include "base/listing.h"
 #include "base/mem.h"
 #include "base/sys.h"
 #include "criu/images_priv.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -295,18 +295,14 @@ static uint64_t size_of(int dirfd, const char *name)
 /* Every page image that no process's pagemap names holds shared memory. */
 static enum rc load_shared(struct load *l, struct err *err)
 {
-    int fd = sys_openat(l->dirfd, ".", O_RDONLY | O_DIRECTORY, 0);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    CLEANUP(listing_done) struct listing files = {.n = 0};
     uint64_t all = 0, own = 0;
-    if (!dir) {
-        enum rc rc = err_sys(err, "read the directory");
-        fd_closep(&fd);
+    enum rc rc = listing_read(l->dirfd, ".", &files, err);
+    if (rc)
         return rc;
-    }
-    for (struct dirent *e; (e = readdir(dir));)
-        if (strncmp(e->d_name, "pages-", 6) == 0)
-            all += size_of(l->dirfd, e->d_name);
-    (void)closedir(dir);
+    for (size_t i = 0; i < files.n; i++)
+        if (strncmp(files.name[i], "pages-", 6) == 0)
+            all += size_of(l->dirfd, files.name[i]);
     for (size_t i = 0; i < l->images->n; i++)
         for (int k = 0; k < CR_MEMORY_COUNT_; k++)
             own += l->images->processes[i].memory.saved[k];

@@ -2,11 +2,11 @@
 
 #include "base/compiler.h"
 #include "base/fs.h"
+#include "base/listing.h"
 #include "base/mem.h"
 #include "base/sys.h"
 #include "criu/images_priv.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -203,17 +203,10 @@ static enum rc load_one(int dirfd, const char *name, struct cr_pagemaps *all, st
 enum rc cr_pagemaps_load(int dirfd, struct cr_pagemaps *out, struct err *err)
 {
     CLEANUP(cr_pagemaps_done) struct cr_pagemaps all = {0};
-    int fd = sys_openat(dirfd, ".", O_RDONLY | O_DIRECTORY, 0);
-    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-    enum rc rc = RC_OK;
-    if (!dir) {
-        rc = err_sys(err, "read the directory of images");
-        fd_closep(&fd);
-        return rc;
-    }
-    for (const struct dirent *e; !rc && (e = readdir(dir));)
-        rc = load_one(dirfd, e->d_name, &all, err);
-    (void)closedir(dir);
+    CLEANUP(listing_done) struct listing files = {.n = 0};
+    enum rc rc = listing_read(dirfd, ".", &files, err);
+    for (size_t i = 0; !rc && i < files.n; i++)
+        rc = load_one(dirfd, files.name[i], &all, err);
     if (!rc && all.n)
         rc = find_inherited(dirfd, &all, err);
     if (rc)

@@ -2,11 +2,11 @@
 
 #include "base/compiler.h"
 #include "base/fs.h"
+#include "base/listing.h"
 #include "base/mem.h"
 #include "base/sys.h"
 #include "criu/pagemap.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -58,17 +58,10 @@ static enum rc copy_images(const struct store_entry *e, struct plain *p, struct 
     }
     if (m)
         return RC_OK;
-    int fd = sys_openat(store_entry_fd(e), ".", O_RDONLY | O_DIRECTORY, 0);
-    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-    enum rc rc = RC_OK;
-    if (!dir) {
-        rc = err_sys(err, "read the checkpoint's directory");
-        fd_closep(&fd);
-        return rc;
-    }
-    for (const struct dirent *d; !rc && (d = readdir(dir));)
-        rc = is_small_image(d->d_name) ? copy_one(e, d->d_name, p, &total, err) : RC_OK;
-    (void)closedir(dir);
+    CLEANUP(listing_done) struct listing files = {.n = 0};
+    enum rc rc = listing_read(store_entry_fd(e), ".", &files, err);
+    for (size_t i = 0; !rc && i < files.n; i++)
+        rc = is_small_image(files.name[i]) ? copy_one(e, files.name[i], p, &total, err) : RC_OK;
     return rc;
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/buf.h"
 #include "base/compiler.h"
+#include "base/listing.h"
 #include "base/mem.h"
 #include "base/sys.h"
 #include "store/done.h"
@@ -11,7 +12,6 @@
 
 #include <archive.h>
 #include <archive_entry.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -116,18 +116,6 @@ static enum rc write_file(const struct writing *w, struct archive *a, int dir, c
     return write_content(w, a, fd, name, (uint64_t)st.st_size, err);
 }
 
-struct names {
-    char **list;
-    size_t n;
-};
-
-static void names_done(struct names *x)
-{
-    for (size_t i = 0; i < x->n; i++)
-        free(x->list[i]);
-    free(x->list);
-}
-
 static int in_order(const void *a, const void *b)
 {
     const char *x = *(char *const *)a, *y = *(char *const *)b;
@@ -135,35 +123,31 @@ static int in_order(const void *a, const void *b)
     return i != j ? (i < j ? -1 : 1) : strcmp(x, y);
 }
 
-static enum rc list_files(int dir, struct names *out, struct err *err)
+/* Those that go into it, in its order. */
+static enum rc list_files(int dir, struct listing *out, struct err *err)
 {
-    int fd = sys_openat(dir, ".", O_RDONLY | O_DIRECTORY, 0);
-    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
-    if (!d) {
-        enum rc rc = err_sys(err, "read the checkpoint's directory");
-        fd_closep(&fd);
-        return rc;
-    }
-    for (const struct dirent *e; (e = readdir(d));) {
+    size_t n = 0;
+    enum rc rc = listing_read(dir, ".", out, err);
+    for (size_t i = 0; !rc && i < out->n; i++) {
+        char *name = out->name[i];
         struct stat st;
-        if (!is_plain(e->d_name) || fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-            !S_ISREG(st.st_mode))
-            continue;
-        if ((out->n & (out->n - 1)) == 0)
-            out->list = mem_realloc(out->list, (out->n ? out->n * 2 : 1) * sizeof(*out->list));
-        out->list[out->n++] = mem_strdup(e->d_name);
+        if (is_plain(name) && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISREG(st.st_mode))
+            out->name[n++] = name;
+        else
+            free(name);
     }
-    (void)closedir(d);
-    if (out->n)
-        qsort(out->list, out->n, sizeof(*out->list), in_order);
-    return RC_OK;
+    out->n = n;
+    if (n)
+        qsort(out->name, n, sizeof(*out->name), in_order);
+    return rc;
 }
 
 enum rc bundle_write(int dir, struct backend *b, const char *key, bool replace, struct err *err)
 {
-    CLEANUP(names_done) struct names names = {0};
+    CLEANUP(listing_done) struct listing files = {.n = 0};
     CLEANUP(backend_abortp) struct backend_upload *u = NULL;
-    enum rc rc = list_files(dir, &names, err);
+    enum rc rc = list_files(dir, &files, err);
     if (!rc)
         rc = backend_begin(b, key, &u, err);
     if (rc)
@@ -177,8 +161,8 @@ enum rc bundle_write(int dir, struct backend *b, const char *key, bool replace, 
         archive_write_set_bytes_in_last_block(a, 1) != ARCHIVE_OK ||
         archive_write_open(a, &w, NULL, append, NULL) != ARCHIVE_OK)
         return err_set(err, RC_IO, "begin an archive");
-    for (size_t i = 0; !rc && i < names.n; i++) {
-        rc = write_file(&w, a, dir, names.list[i], err);
+    for (size_t i = 0; !rc && i < files.n; i++) {
+        rc = write_file(&w, a, dir, files.name[i], err);
         w.rc = w.rc ? w.rc : rc; /* the rest is not sent */
         rc = w.rc;
     }

@@ -2,6 +2,7 @@
 
 #include "base/compiler.h"
 #include "base/fs.h"
+#include "base/listing.h"
 #include "base/mem.h"
 #include "base/sys.h"
 #include "codec/hex.h"
@@ -11,7 +12,6 @@
 #include "store/pack.h"
 #include "store/store_priv.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -265,22 +265,16 @@ static enum rc copy_file(int from_dir, const char *name, const struct manifest_f
 
 static enum rc copy_files(int from, const struct manifest *m, int to, struct err *err)
 {
-    int fd = sys_openat(from, ".", O_RDONLY | O_DIRECTORY, 0);
-    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-    if (!dir) {
-        enum rc bad = err_sys(err, "read the checkpoint's directory");
-        fd_closep(&fd);
-        return bad;
-    }
-    enum rc rc = RC_OK;
-    for (const struct dirent *d; !rc && (d = readdir(dir));) {
+    CLEANUP(listing_done) struct listing files = {.n = 0};
+    enum rc rc = listing_read(from, ".", &files, err);
+    for (size_t i = 0; !rc && i < files.n; i++) {
+        const char *name = files.name[i];
         struct stat st;
-        if (fstatat(from, d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-            rc = err_sys(err, "'%s'", d->d_name);
-        else if (S_ISREG(st.st_mode) && strcmp(d->d_name, DONE_NAME) != 0) /* it gets a new one */
-            rc = copy_file(from, d->d_name, manifest_find(m, d->d_name), to, err);
+        if (fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            rc = err_sys(err, "'%s'", name);
+        else if (S_ISREG(st.st_mode) && strcmp(name, DONE_NAME) != 0) /* it gets a new one */
+            rc = copy_file(from, name, manifest_find(m, name), to, err);
     }
-    (void)closedir(dir);
     return rc;
 }
 

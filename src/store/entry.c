@@ -1,6 +1,7 @@
 #include "backend/drivers.h"
 #include "base/compiler.h"
 #include "base/fs.h"
+#include "base/listing.h"
 #include "base/mem.h"
 #include "base/sys.h"
 #include "codec/hex.h"
@@ -10,7 +11,6 @@
 #include "store/sealed.h"
 #include "store/store_priv.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -200,19 +200,11 @@ static enum rc check_announced(const struct store_entry *e, struct err *err)
 /* CRIU opens images by name: one that nobody vouches for must not be there to be opened. */
 static enum rc check_strangers(const struct store_entry *e, struct err *err)
 {
-    int fd = sys_openat(e->dir, ".", O_RDONLY | O_DIRECTORY, 0);
-    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-    enum rc rc = RC_OK;
-    if (!dir) {
-        rc = err_sys(err, "read the checkpoint's directory");
-        fd_closep(&fd);
-        return rc;
-    }
-    for (const struct dirent *d; !rc && (d = readdir(dir));)
-        if (strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0 &&
-            manifest_wants(d->d_name) && !manifest_find(&e->manifest, d->d_name))
-            rc = err_set(err, RC_CORRUPT, "'%.64s' is not in its manifest", d->d_name);
-    (void)closedir(dir);
+    CLEANUP(listing_done) struct listing files = {.n = 0};
+    enum rc rc = listing_read(e->dir, ".", &files, err);
+    for (size_t i = 0; !rc && i < files.n; i++)
+        if (manifest_wants(files.name[i]) && !manifest_find(&e->manifest, files.name[i]))
+            rc = err_set(err, RC_CORRUPT, "'%.64s' is not in its manifest", files.name[i]);
     return rc;
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/compiler.h"
 #include "base/fs.h"
+#include "base/listing.h"
 #include "base/mem.h"
 #include "base/rand.h"
 #include "base/sys.h"
@@ -13,7 +14,6 @@
 #include "store/memory.h"
 #include "store/metadata.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -104,18 +104,11 @@ static enum rc ask_binary(int dir, size_t i, bool *out, struct err *err)
 
 static enum rc is_empty(int dir, bool *out, struct err *err)
 {
-    int fd = sys_openat(dir, ".", O_RDONLY | O_DIRECTORY, 0);
-    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
-    if (!d) {
-        enum rc rc = err_sys(err, "read the directory");
-        fd_closep(&fd);
-        return rc;
-    }
-    *out = true;
-    for (const struct dirent *e; *out && (e = readdir(d));)
-        *out = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
-    (void)closedir(d);
-    return RC_OK;
+    CLEANUP(listing_done) struct listing files = {.n = 0};
+    enum rc rc = listing_read(dir, ".", &files, err);
+    if (!rc)
+        *out = files.n == 0;
+    return rc;
 }
 
 enum rc identity_of_dir(int dir, enum identity *out, struct err *err)

@@ -1,11 +1,11 @@
 #include "store/sealed.h"
 
 #include "base/compiler.h"
+#include "base/listing.h"
 #include "base/mem.h"
 #include "base/sys.h"
 #include "store/done.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -86,22 +86,15 @@ enum rc sealed_write(const struct domain *d, int from, int to, struct manifest *
                      struct err *err)
 {
     struct writing w = {.domain = d, .from = from, .to = to, .outer = m, .total = total};
-    int fd = sys_openat(from, ".", O_RDONLY | O_DIRECTORY, 0);
-    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-    if (!dir) {
-        enum rc bad = err_sys(err, "read the staging directory");
-        fd_closep(&fd);
-        return bad;
-    }
-    enum rc rc = RC_OK;
-    for (const struct dirent *e; !rc && (e = readdir(dir));) {
+    CLEANUP(listing_done) struct listing files = {.n = 0};
+    enum rc rc = listing_read(from, ".", &files, err);
+    for (size_t i = 0; !rc && i < files.n; i++) {
         struct stat st;
-        if (fstatat(from, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-            rc = err_sys(err, "'%s'", e->d_name);
+        if (fstatat(from, files.name[i], &st, AT_SYMLINK_NOFOLLOW) < 0)
+            rc = err_sys(err, "'%s'", files.name[i]);
         else if (S_ISREG(st.st_mode))
-            rc = write_file(&w, e->d_name, err);
+            rc = write_file(&w, files.name[i], err);
     }
-    (void)closedir(dir);
     if (!rc)
         rc = write_index(&w, err);
     manifest_done(&w.inner);

@@ -1,5 +1,6 @@
 #include "base/compiler.h"
 #include "base/fs.h"
+#include "base/listing.h"
 #include "base/mem.h"
 #include "base/rand.h"
 #include "base/sys.h"
@@ -306,24 +307,18 @@ static enum rc digest_one(struct store_staging *g, const char *name, struct mani
 static enum rc digest_all(struct store_staging *g, struct manifest *m, uint64_t *total,
                           struct err *err)
 {
-    int fd = sys_openat(g->dir, ".", O_RDONLY | O_DIRECTORY, 0);
-    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-    if (!dir) {
-        enum rc bad = err_sys(err, "read the staging directory");
-        fd_closep(&fd);
-        return bad;
-    }
-    enum rc rc = RC_OK;
-    for (const struct dirent *e; !rc && (e = readdir(dir));) {
+    CLEANUP(listing_done) struct listing files = {.n = 0};
+    enum rc rc = listing_read(g->dir, ".", &files, err);
+    for (size_t i = 0; !rc && i < files.n; i++) {
+        const char *name = files.name[i];
         struct stat st;
-        if (fstatat(g->dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-            rc = err_sys(err, "'%s'", e->d_name);
+        if (fstatat(g->dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            rc = err_sys(err, "'%s'", name);
         else if (S_ISREG(st.st_mode))
-            rc = digest_one(g, e->d_name, m, total, err);
+            rc = digest_one(g, name, m, total, err);
         else if (!S_ISDIR(st.st_mode)) /* a log's or socket's left-over is no part of it */
-            (void)unlinkat(g->dir, e->d_name, 0);
+            (void)unlinkat(g->dir, name, 0);
     }
-    (void)closedir(dir);
     return rc;
 }
 
