@@ -1,23 +1,21 @@
 #include "criu/explain.h"
 
+#include "base/buf.h"
 #include "base/compiler.h"
-#include "base/fs.h"
+#include "base/sys.h"
 
 #include <ctype.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-#define LOG_MAX ((size_t)64 << 20)
+#define LOG_MAX ((off_t)64 << 20)
 
 /* Errors that CRIU prints and then lives with. */
 static const char *const harmless[] = {
-    "RLIMIT_NOFILE",
-    "Can't keep kdat cache",
-    "kdat cache",
-    "apparmor",
-    "Unable to open /sys/kernel/security",
-    "iptables",
-    "Can't exec iptables",
+    "RLIMIT_NOFILE", "kdat cache", "apparmor", "Unable to open /sys/kernel/security", "iptables",
 };
 
 /* Consequences: true, but never the cause. */
@@ -80,8 +78,6 @@ static const struct pattern patterns[] = {
      "try again, or use --skip-in-flight"},
     {"ghost file", RC_TOO_BIG, "a deleted file that is still open is larger than the limit",
      "raise it with --ghost-limit"},
-    {"Can't dump ghost file", RC_TOO_BIG,
-     "a deleted file that is still open is larger than the limit", "raise it with --ghost-limit"},
     {"Can't get rlimit", RC_DENIED,
      "the limits of a process of another user cannot be read without CAP_SYS_RESOURCE",
      "run chrek with CAP_SYS_RESOURCE, or with the CRIU that chrek ships"},
@@ -192,12 +188,30 @@ void cr_explain(const char *log, size_t len, struct cr_explanation *out)
     *out = first;
 }
 
+/* The log, or the end of a very long one: what CRIU fails of is not far from its end. */
+static enum rc read_log(int dirfd, const char *name, struct buf *out)
+{
+    struct stat st;
+    size_t n = 0;
+    CLEANUP(fd_closep) int fd = sys_openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return RC_NOT_FOUND;
+    if (st.st_size > LOG_MAX && lseek(fd, -LOG_MAX, SEEK_END) < 0)
+        return RC_IO;
+    size_t size = (size_t)(st.st_size > LOG_MAX ? LOG_MAX : st.st_size);
+    out->max = size;
+    enum rc rc = sys_read_full(fd, buf_room(out, size), size, &n, NULL);
+    if (!rc)
+        buf_grew(out, n);
+    return rc;
+}
+
 enum rc cr_explain_file(int dirfd, const char *name, enum rc rc, struct err *err)
 {
     if (rc != RC_IO)
         return rc;
-    CLEANUP(buf_done) struct buf log = {.max = LOG_MAX};
-    if (fs_read_file(dirfd, name, LOG_MAX, &log, NULL) != RC_OK)
+    CLEANUP(buf_done) struct buf log = BUF_INIT;
+    if (read_log(dirfd, name, &log) != RC_OK)
         return rc;
     struct cr_explanation x;
     cr_explain(buf_str(&log), log.len, &x);

@@ -16,6 +16,7 @@ struct cr_explanation {
 void cr_explain(const char *log, size_t len, struct cr_explanation *out);
 
 /* Turn a failure of CRIU into a message that helps, from its log file.
+ * name     of the log; of one over 64 MiB its end is read
  * rc       of the failed call, with *err filled; one that is not CRIU's own (a hook's, a deadline)
  *          is returned as it is
  * returns  the explanation's code, with *err saying line, meaning and remedy */

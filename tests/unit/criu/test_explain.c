@@ -1,3 +1,4 @@
+#include "base/compiler.h"
 #include "base/fs.h"
 #include "base/sys.h"
 #include "criu/explain.h"
@@ -5,6 +6,7 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Lines of real logs of CRIU 4.2.1. */
 static const struct {
@@ -75,4 +77,15 @@ TEST(a_failure_that_is_not_criu_s_own_is_left_alone)
     (void)!err_set(&err, RC_IO, "as it was");
     CHECK(cr_explain_file(AT_FDCWD, "none", RC_IO, &err) == RC_IO);
     CHECK_STR(err.msg, "as it was");
+}
+
+TEST(of_a_very_long_log_the_end_counts)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(fd_closep) int dir = sys_openat(AT_FDCWD, test_dir(), O_RDONLY | O_DIRECTORY, 0);
+    CLEANUP(fd_closep) int log = sys_openat(dir, "log", O_WRONLY | O_CREAT, 0600);
+    CHECK(ftruncate(log, 65 << 20) == 0 && lseek(log, 0, SEEK_END) > 0);
+    CHECK_OK(sys_write_all(log, cases[1].log, strlen(cases[1].log), &err));
+    CHECK_RC(cr_explain_file(dir, "log", RC_IO, &err), RC_CONFLICT);
+    CHECK(strstr(err.msg, cases[1].meaning));
 }
