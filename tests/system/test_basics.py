@@ -2,7 +2,9 @@
 
 import json
 import os
+import pathlib
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -65,6 +67,38 @@ def test_a_command_of_several_lines_is_shown_as_one(t):
     wait_for("the warning", lambda: "another command" in p.text())
     assert "import time?x" in p.text() and "\x1b" not in p.text(), p.text()
     t.stop(p)
+
+
+def test_a_signal_during_a_freeze_interrupts_what_it_meets(t):
+    """Who waits in pause(), sleep() or read() for a Ctrl-C is told of one that came while he stood still."""
+    script = ("import signal, sys, time\ndef told(*_): print('told', flush=True)\n"
+              "signal.signal(signal.SIGINT, told)\nx = bytearray(b'x' * (32 << 20))\n"
+              "print('ready', flush=True)\nwhile True: ")
+    for wait in ("signal.pause()", "time.sleep(1000)", "sys.stdin.read(1)"):
+        with subprocess.Popen(["python3", "-c", script + wait], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              start_new_session=True, env=t.env) as p:
+            try:
+                assert p.stdout.readline() == b"ready\n"
+                for _ in range(3):
+                    wait_for("the program to wait", lambda: process_state(p.pid) == "S")
+                    interrupt_when_stopped(t, p.pid)
+                    assert select.select([p.stdout], [], [], 30)[0], wait
+                    assert p.stdout.readline() == b"told\n"
+            finally:
+                p.kill()
+
+
+def process_state(pid):
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def interrupt_when_stopped(t, pid):
+    with subprocess.Popen([CHREK, "checkpoint", "-q", "--replace", "--id", "c", str(pid)], env=t.env,
+                          stdout=subprocess.DEVNULL) as saving:
+        while saving.poll() is None and process_state(pid) != "t":
+            continue
+        os.kill(pid, signal.SIGINT)
+        assert saving.wait(60) == 0
 
 
 HTTPS_SERVER = """

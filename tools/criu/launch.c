@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 struct path {
-    char text[6 * PATH_MAX + 128];
+    char text[7 * PATH_MAX + 128];
 };
 
 static _Noreturn void die(const char *what)
@@ -63,8 +63,8 @@ int main(int argc, char **argv)
     find_prefix(prefix, sizeof(prefix));
     (void)snprintf(shims.text, sizeof(shims.text),
                    "%s/lib/prlimit.so:%s/lib/pages.so:%s/lib/keep.so:%s/lib/facts.so:"
-                   "%s/lib/detach.so:%s/lib/hold.so",
-                   prefix, prefix, prefix, prefix, prefix, prefix);
+                   "%s/lib/detach.so:%s/lib/hold.so:%s/lib/restart.so",
+                   prefix, prefix, prefix, prefix, prefix, prefix, prefix);
     char *fixed[] = {
         in_prefix(&loader, prefix, "lib/ld.so"),
         "--argv0",
