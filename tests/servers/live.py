@@ -143,6 +143,45 @@ def many_restores_read_the_storage_once(server):
         print(f"# one restore reads {one} bytes, ten read {many}", flush=True)
 
 
+def a_network_that_breaks_off_is_not_noticed(server):
+    """Five times all connections end in a capture, and in each restore; nothing is lost or mixed."""
+    cuts = [k * 1500000 for k in range(1, 6)]
+    with test(server, "live/cuts") as t:
+        def through(proxy_):
+            t.env["CHREK_STORE"] = server.url("live/cuts", proxy_.port)
+        with proxy.Cutting(server.port, cuts, False) as p:
+            through(p)
+            last = save(t)
+            assert not p.cuts, p.cuts
+        for mode in MODES:
+            with proxy.Cutting(server.port, cuts, False) as p:
+                through(p)
+                check_goes_on(t, last, mode)
+
+
+def a_network_that_dies_leaves_no_checkpoint(server):
+    """At once, in the middle, near the end: the capture fails and says why; a restore starts cold."""
+    with test(server, "live/dies") as t, contextlib.ExitStack() as stack:
+        def started(where, at, *words):
+            p = stack.enter_context(proxy.Cutting(server.port, [at], True))
+            env = {**t.env, "CHREK_STORE": server.url(where, p.port)}
+            return t.start(*words, "--", *COMMAND, env=env)
+        save(t)
+        whole = t.json("ls")[0]["bytes"]
+        places = {f"live/dies-{part}": int(whole * part / 100) for part in (0, 40, 90)}
+        ends = [started(where, at, "run", "--name", where[5:], "--ready", "log:tick 3", "--stop")
+                for where, at in places.items()]
+        cold = started("live/dies", whole // 2, "run", "--name", "c", "--ready", "never")
+        for p in ends:
+            assert p.wait(180) == 123 and "no checkpoint" in p.text(), p.text()
+        lib.wait_for("a cold start", lambda: cold.poll() is not None or len(ticks(cold)) > 1, 180)
+        assert ticks(cold)[0][0] == 1, cold.text()
+        t.stop(cold)
+        for where in places:
+            assert t.json("ls", "--store", server.url(where)) == []
+        t.chrek("verify", "c", timeout=120)
+
+
 TESTS = [programs_live_again_in_every_mode, a_restore_leaves_a_record_and_the_next_begins_with_it,
          encrypted_programs_live_again_in_every_mode,
          plain_programs_live_again, a_running_program_is_saved_and_copied,

@@ -1,4 +1,4 @@
-"""A TCP proxy on 127.0.0.1 that counts what goes to the server and what comes back."""
+"""TCP proxies on 127.0.0.1: they count what goes to the server and what comes back, or break off."""
 
 import contextlib
 import socket
@@ -42,3 +42,43 @@ class Counting:
         for s in (source, sink):
             with contextlib.suppress(OSError):
                 s.shutdown(socket.SHUT_RDWR)
+
+
+class Cutting(Counting):
+    """Ends every connection each time that so many bytes have passed, and after the last for good."""
+
+    def __init__(self, port, cuts, dies):
+        super().__init__(port)
+        self.cuts, self.dies, self.open = sorted(cuts), dies, set()
+
+    def pump(self, source, sink, from_server):
+        with self.lock:
+            self.open |= {source, sink}
+            dead = self.dies and not self.cuts
+        if dead:
+            self.cut()
+        super().pump(source, self.Guarded(self, sink), from_server)
+
+    def cut(self):
+        with self.lock:
+            connections, self.open = self.open, set()
+        for s in connections:
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+
+    class Guarded:
+        def __init__(self, proxy, sink):
+            self.proxy, self.sink = proxy, sink
+
+        def sendall(self, data):
+            with self.proxy.lock:
+                passed = self.proxy.sent + self.proxy.received
+                due = bool(self.proxy.cuts) and passed >= self.proxy.cuts[0]
+                if due:
+                    self.proxy.cuts.pop(0)
+            if due:
+                self.proxy.cut()
+            self.sink.sendall(data)
+
+        def shutdown(self, how):
+            self.sink.shutdown(how)
