@@ -238,7 +238,9 @@ enum rc fdinfo_read(int task, struct fdinfo_list *out, struct err *err)
             return err_set(err, RC_TOO_BIG, "more than %d descriptors", FDINFO_MAX);
         if (l.n == cap)
             l.list = mem_realloc(l.list, (cap = cap ? cap * 2 : 32) * sizeof(*l.list));
-        l.n += look_at(task, (int)number, &l.list[l.n]);
+        bool seen = look_at(task, (int)number, &l.list[l.n]);
+        l.n += seen;
+        l.skipped += !seen;
     }
     if (l.n)
         qsort(l.list, l.n, sizeof(*l.list), by_number);

@@ -80,6 +80,7 @@ struct fdinfo {
 struct fdinfo_list {
     struct fdinfo *list; /* ascending */
     size_t n;
+    size_t skipped; /* that were there, and could not be looked at */
 };
 
 /* Of an open task (container/task.h).  Descriptors that are closed meanwhile are left out.

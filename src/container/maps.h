@@ -17,11 +17,12 @@ enum map_flag {
     MAPS_EXEC = 4,
     MAPS_SHARES = 8,
     /* Only smaps tells these. */
-    MAPS_LOCKS = 16,   /* mlock() */
-    MAPS_HUGE = 32,    /* hugetlb */
-    MAPS_IO = 64,      /* memory of a device */
-    MAPS_SEALED = 128, /* mseal() */
-    MAPS_SHADOW = 256, /* shadow stack */
+    MAPS_LOCKS = 16,      /* mlock() */
+    MAPS_HUGE = 32,       /* hugetlb */
+    MAPS_IO = 64,         /* memory of a device */
+    MAPS_SEALED = 128,    /* mseal() */
+    MAPS_SHADOW = 256,    /* shadow stack */
+    MAPS_MAY_WRITE = 512, /* it can be made writable */
 };
 
 struct map {

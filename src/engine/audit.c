@@ -5,13 +5,16 @@
 #include "base/fs.h"
 #include "base/mem.h"
 #include "base/sys.h"
-#include "container/fdinfo.h"
-#include "container/maps.h"
 #include "container/ns.h"
+#include "engine/audit_files.h"
+#include "engine/bounds.h"
+#include "engine/reach.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/capability.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,10 +177,38 @@ static bool lies_on_root(const struct mounts *m, const struct mount *mount)
     return mount == root || parent == root;
 }
 
+/* The mount that a mount point lies on: the longest target above it. */
+static const struct mount *below(const struct mounts *m, const struct mount *mount)
+{
+    const struct mount *found = NULL;
+    for (size_t i = 0; i < m->n; i++) {
+        const char *target = m->list[i].target;
+        size_t len = strcmp(target, "/") == 0 ? 0 : strlen(target);
+        bool above = &m->list[i] != mount && strncmp(mount->target, target, len) == 0 &&
+                     mount->target[len] == '/';
+        if (above && (!found || len >= strlen(found->target)))
+            found = &m->list[i];
+    }
+    return found;
+}
+
+/* What is seen at a path is what is mounted there: nothing lies on something else, or under it. */
+static enum rc check_order(const struct mounts *has, const struct mount *mount, struct err *err)
+{
+    const struct mount *under = below(has, mount);
+    if (mount_at(has, mount->target) != mount)
+        return err_set(err, RC_DENIED, "at '%.200s' it has several mounts", mount->target);
+    if (mount != mounts_root(has) && (!under || under->id != mount->parent))
+        return err_set(err, RC_DENIED, "its mount at '%.200s' is hidden by another", mount->target);
+    return RC_OK;
+}
+
 enum rc audit_mounts(const struct mounts *limit, const struct mounts *has, struct err *err)
 {
     for (size_t i = 0; i < has->n; i++) {
         enum rc rc = check_mount(limit, &has->list[i], err);
+        if (!rc)
+            rc = check_order(has, &has->list[i], err);
         if (rc)
             return rc;
     }
@@ -198,6 +229,12 @@ struct audit {
     struct label label;
     struct ns_set theirs, ours, root; /* the container's, our own, the restored root's */
     struct mounts mounts;             /* of the root */
+    char *cgroups;                    /* the text of the container's */
+    struct bounds bounds;
+    struct reach reach;
+    struct audit_files files;
+    struct task_stat *tree;
+    size_t n_tree;
 };
 
 static void audit_done(struct audit *a)
@@ -205,6 +242,10 @@ static void audit_done(struct audit *a)
     fd_closep(&a->proc);
     label_done(&a->label);
     mounts_done(&a->mounts);
+    reach_done(&a->reach);
+    fd_closep(&a->files.root);
+    free(a->cgroups);
+    free(a->tree);
 }
 
 static enum rc check_thread(const struct audit *a, int task, struct err *err)
@@ -244,6 +285,7 @@ static enum rc check_threads(const struct audit *a, int task, struct err *err)
 static enum rc check_namespaces(const struct audit *a, int task, struct err *err)
 {
     static const enum ns_kind same[] = {NS_USER, NS_NET, NS_CGROUP}, own[] = {NS_UTS, NS_IPC};
+    static const enum ns_kind tree[] = {NS_MNT, NS_PID};
     struct ns_set set;
     enum rc rc = ns_read(task, &set, err);
     if (rc)
@@ -255,84 +297,20 @@ static enum rc check_namespaces(const struct audit *a, int task, struct err *err
     for (size_t i = 0; i < ARRAY_LEN(own); i++)
         if (ns_same(&set, &a->ours, own[i]) && !ns_same(&set, &a->theirs, own[i]))
             return err_set(err, RC_DENIED, "its %s namespace is the node's", ns_name(own[i]));
-    if (!ns_same(&set, &a->root, NS_MNT))
-        return err_set(err, RC_DENIED, "a process of it has a mount namespace of its own");
+    for (size_t i = 0; i < ARRAY_LEN(tree); i++)
+        if (!ns_same(&set, &a->root, tree[i]))
+            return err_set(err, RC_DENIED, "a process of it has a %s namespace of its own",
+                           ns_name(tree[i]));
     return RC_OK;
 }
 
-/* The mount that an open file is on, by what the kernel says of a descriptor of ours. */
-static int mount_of(int task, const char *link)
+/* The control groups say how much of the machine it gets. */
+static enum rc check_groups_of_control(const struct audit *a, int task, struct err *err)
 {
-    char path[48];
-    struct fdinfo_text info = {.mnt_id = -1};
     CLEANUP(buf_done) struct buf text = BUF_INIT;
-    CLEANUP(fd_closep) int fd = sys_openat(task, link, O_PATH, 0);
-    (void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-    if (fd < 0 || fs_read_file(AT_FDCWD, path, LABEL_MAX, &text, NULL) != RC_OK ||
-        fdinfo_parse(text.data, text.len, &info, NULL) != RC_OK)
-        return -1;
-    return info.mnt_id;
-}
-
-static enum rc check_link(const struct audit *a, int task, const char *link, struct err *err)
-{
-    if (mounts_by_id(&a->mounts, mount_of(task, link)))
-        return RC_OK;
-    return err_set(err, RC_DENIED, "its '%s' is outside of the container", link);
-}
-
-static bool is_one_of(enum fd_kind kind, const enum fd_kind *list, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (list[i] == kind)
-            return true;
-    return false;
-}
-
-static enum rc check_file(const struct audit *a, const struct fdinfo *f, struct err *err)
-{
-    static const enum fd_kind named[] = {FD_FILE,     FD_DIRECTORY, FD_SYMLINK, FD_CHARDEV,
-                                         FD_BLOCKDEV, FD_FIFO,      FD_TTY},
-                              rights[] = {FD_UNKNOWN, FD_NAMESPACE, FD_PERF,
-                                          FD_BPF,     FD_DMABUF,    FD_KVM};
-    if (is_one_of(f->kind, named, ARRAY_LEN(named)) && !mounts_by_id(&a->mounts, f->info.mnt_id))
-        return err_set(err, RC_DENIED, "its file '%.200s' is outside of the container", f->target);
-    if (is_one_of(f->kind, rights, ARRAY_LEN(rights)))
-        return err_set(err, RC_DENIED, "its descriptor %d (%.100s) may not be restored for it",
-                       f->fd, f->target);
-    return RC_OK;
-}
-
-/* Whether it is of a file with a name; memory has names, too, that are none of files. */
-static bool is_of_file(const struct map *m)
-{
-    static const char *const memory[] = {"/memfd:", "/dev/zero (deleted)", "/SYSV",
-                                         "/anon_hugepage"};
-    for (size_t i = 0; i < ARRAY_LEN(memory); i++)
-        if (strncmp(m->name, memory[i], strlen(memory[i])) == 0)
-            return false;
-    return m->ino && m->name[0] == '/';
-}
-
-static enum rc check_files(const struct audit *a, int task, struct err *err)
-{
-    static const char *const links[] = {"cwd", "root", "exe"};
-    CLEANUP(fdinfo_done) struct fdinfo_list files = {0};
-    CLEANUP(maps_done) struct maps maps = {0};
-    enum rc rc = fdinfo_read(task, &files, err);
-    for (size_t i = 0; !rc && i < files.n; i++)
-        rc = check_file(a, &files.list[i], err);
-    for (size_t i = 0; !rc && i < ARRAY_LEN(links); i++)
-        rc = check_link(a, task, links[i], err);
-    if (!rc)
-        rc = maps_read(task, false, &maps, err);
-    for (size_t i = 0; !rc && i < maps.n; i++) {
-        const struct map *m = &maps.list[i];
-        char link[64];
-        (void)snprintf(link, sizeof(link), "map_files/%" PRIx64 "-%" PRIx64, m->start, m->end);
-        if (is_of_file(m))
-            rc = check_link(a, task, link, err);
-    }
+    enum rc rc = task_read(task, "cgroup", &text, err);
+    if (!rc && strcmp(buf_str(&text), a->cgroups) != 0)
+        rc = err_set(err, RC_DENIED, "it is not in the control groups of this container");
     return rc;
 }
 
@@ -344,7 +322,11 @@ static enum rc check_process(const struct audit *a, pid_t pid, struct err *err)
         rc = check_threads(a, task, err);
     if (!rc)
         rc = check_namespaces(a, task, err);
-    return rc ? rc : check_files(a, task, err);
+    if (!rc)
+        rc = check_groups_of_control(a, task, err);
+    if (!rc)
+        rc = bounds_check(&a->bounds, task, err);
+    return rc ? rc : audit_files(&a->files, task, pid, err);
 }
 
 static enum rc read_limit(struct audit *a, struct err *err)
@@ -364,6 +346,57 @@ static enum rc read_limit(struct audit *a, struct err *err)
     return rc ? rc : ns_read(a->place->task, &a->theirs, err);
 }
 
+/* ---- what the container's first process could do ---- */
+
+struct lookup {
+    int net; /* the network namespace; -1: our own */
+    unsigned port;
+    enum rc rc;
+    struct err err;
+};
+
+/* In a thread of its own, which alone goes into the namespace. */
+static void *look_up_port(void *arg)
+{
+    struct lookup *l = arg;
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    if (l->net >= 0 && setns(l->net, CLONE_NEWNET) < 0)
+        l->rc = err_sys(&l->err, "join the container's network");
+    else
+        l->rc = fs_read_file(AT_FDCWD, "/proc/sys/net/ipv4/ip_unprivileged_port_start", LABEL_MAX,
+                             &text, &l->err);
+    if (!l->rc && sscanf(buf_str(&text), "%u", &l->port) != 1)
+        l->rc = err_set(&l->err, RC_CORRUPT, "the lowest port for everybody makes no sense");
+    return NULL;
+}
+
+static enum rc read_lowest_port(const struct place *p, unsigned *out, struct err *err)
+{
+    pthread_t thread;
+    struct lookup l = {.net = p->ns[NS_NET], .err = ERR_INIT};
+    if (pthread_create(&thread, NULL, look_up_port, &l) != 0)
+        return err_sys(err, "start a thread");
+    (void)pthread_join(thread, NULL);
+    *out = l.port;
+    return l.rc ? err_set(err, l.rc, "%s", l.err.msg) : RC_OK;
+}
+
+static enum rc read_rules(struct audit *a, struct err *err)
+{
+    CLEANUP(buf_done) struct buf cgroups = BUF_INIT;
+    a->files.caps = a->limit.caps[TASK_CAP_PRM];
+    enum rc rc = task_read(a->place->task, "cgroup", &cgroups, err);
+    if (!rc)
+        a->cgroups = mem_strdup(buf_str(&cgroups));
+    if (!rc)
+        rc = bounds_read(a->place->task, &a->limit, &a->bounds, err);
+    if (!rc)
+        rc = reach_make(&a->limit, a->label.groups, &a->reach, err);
+    if (!rc)
+        rc = audit_memory_dev(&a->files.memory, err);
+    return rc ? rc : read_lowest_port(a->place, &a->files.lowest_port, err);
+}
+
 static enum rc read_root(struct audit *a, pid_t root, struct err *err)
 {
     CLEANUP(fd_closep) int task = -1;
@@ -377,21 +410,31 @@ static enum rc read_root(struct audit *a, pid_t root, struct err *err)
         rc = mounts_read(task, &a->mounts, err);
     if (!rc)
         rc = mounts_read(a->place->task, &limit, err);
-    return rc ? rc : audit_mounts(&limit, &a->mounts, err);
+    if (!rc)
+        rc = audit_mounts(&limit, &a->mounts, err);
+    if (!rc && (a->files.root = sys_openat(task, "root", O_PATH | O_DIRECTORY, 0)) < 0)
+        rc = err_sys(err, "open its root directory");
+    if (!rc)
+        rc = task_tree(a->proc, root, &a->tree, &a->n_tree, err);
+    if (rc)
+        return rc;
+    a->files.mounts = &a->mounts;
+    a->files.reach = &a->reach;
+    a->files.tree = a->tree;
+    a->files.n_tree = a->n_tree;
+    return RC_OK;
 }
 
 enum rc audit_tree(const struct place *p, pid_t root, struct err *err)
 {
-    CLEANUP(audit_done) struct audit a = {.place = p, .proc = -1};
-    CLEANUP(mem_freep) struct task_stat *tree = NULL;
-    size_t n = 0;
+    CLEANUP(audit_done) struct audit a = {.place = p, .proc = -1, .files = {.root = -1}};
     enum rc rc = read_limit(&a, err);
     if (!rc)
-        rc = read_root(&a, root, err);
+        rc = read_rules(&a, err);
     if (!rc)
-        rc = task_tree(a.proc, root, &tree, &n, err);
-    for (size_t i = 0; !rc && i < n; i++)
-        if (tree[i].state != 'Z')
-            rc = check_process(&a, tree[i].pid, err);
+        rc = read_root(&a, root, err);
+    for (size_t i = 0; !rc && i < a.n_tree; i++)
+        if (a.tree[i].state != 'Z')
+            rc = check_process(&a, a.tree[i].pid, err);
     return rc ? err_ctx(err, rc, "the checkpoint does not fit this container") : RC_OK;
 }

@@ -4,9 +4,11 @@
  * made up, at paths that the container's owner may have turned into links.  So the tree is looked
  * at once it is whole and stands still: what counts is what the kernel says of it, not what the
  * images say.  It may have nothing that the container's first process could not have: user and
- * group ids, capabilities, filters of system calls, namespaces, mounts, open files.  Of filters
- * only the number is known: runtimes make another program of the same profile each time, so that
- * what they are cannot be compared. Threads: safe.
+ * group ids, capabilities, filters of system calls, namespaces, control groups, mounts, limits and
+ * priorities (engine/bounds.h), open files (engine/audit_files.h, engine/reach.h), sockets
+ * (engine/wires.h).  What is not known to be harmless is refused.  Of filters only the number is
+ * known: runtimes make another program of the same profile each time, so that what they are cannot
+ * be compared.  Threads: safe.
  */
 #pragma once
 
@@ -30,5 +32,5 @@ enum rc audit_rights(const struct task_status *limit, const struct task_status *
                      struct err *err);
 /* The same of mounts: each of `has` must be one of `limit`, or a part of one, as strict as that
  * one; and what `limit` has mounted on anything but its root file system must be there, because it
- * may be there to hide what it lies on. */
+ * may be there to hide what it lies on.  No two lie on each other, so that each is to be seen. */
 enum rc audit_mounts(const struct mounts *limit, const struct mounts *has, struct err *err);

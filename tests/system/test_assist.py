@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -311,6 +312,57 @@ def test_a_worker_that_is_killed_before_criu_is_done(t):
         cold(s, place, "ended by signal 9")
         assert gone(criu)
         assert "Restore operation completed" in s.outcome(s.ask("next"))
+
+
+def test_what_a_container_could_not_have_by_itself(t):
+    """Limits, priorities and files that the restored program has and its container may not: it never runs."""
+    with door(t) as s:
+        s.start_agent()
+        volume = t.dir / "volume"
+        volume.mkdir()
+        (volume / "log").write_text("mine\n")
+        s.capture(command=("/bin/tiny", "tick", "/data/log"), mounts=[(volume, "/data")], security={})
+
+        def ask(name, change, **more):
+            place = s.ask(name, mounts=[(volume, "/data")], security={}, env={"CHREK_AGENT_TIMEOUT": "60s"}, **more)
+            criu = hold(s, "swrk")
+            change(s.node.pid(place.containers["main"]))
+            os.kill(criu, signal.SIGCONT)
+            return place
+
+        def limit(pid):
+            soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft - 1 if soft == hard else soft, hard - 1))
+
+        cold(s, ask("limited", limit), "its limit 'Max open files' is higher")
+        cold(s, ask("patient", lambda pid: os.setpriority(os.PRIO_PROCESS, pid, 5)), "its nice value 0 is lower")
+
+        place = ask("cheap", lambda pid: pathlib.Path(f"/proc/{pid}/oom_score_adj").write_text("900"))
+        assert "Restore operation completed" in s.outcome(place), s.outcome(place) + s.agent.text()
+        assert pathlib.Path(f"/proc/{s.status_of(place)[0]}/oom_score_adj").read_text() == "900\n"
+
+        (volume / "log").chmod(0o600)
+        weak = {1: {2: ["DAC_OVERRIDE"]}}
+        pod = s.run("reader", command=("/bin/tiny", "tick", "/data/log"), mounts=[(volume, "/data")], security=weak)
+        s.announce(pod, labels={**LABELS, "nvidia.com/checkpoint-hash": "weak"})
+        s.wait_status(pod, "completed")
+        os.chown(volume / "log", 1000, 1000)
+        place = s.ask("blind", mounts=[(volume, "/data")], security=weak, env={"DYN_CHECKPOINT_HASH": "weak"})
+        cold(s, place, "its file '/data/log': this container could not open it")
+
+
+def test_ids_belong_to_a_namespace(t):
+    """What a pod of another namespace has captured under an id is not taken for this pod's, nor replaced by it."""
+    with door(t) as s:
+        s.start_agent()
+        s.api.create("namespaces", {"metadata": {"name": "other"}})
+        s.capture(security=UNPRIVILEGED)
+        pod = s.run("late", namespace="other", security=UNPRIVILEGED)
+        s.announce(pod)
+        s.wait_status(pod, "failed")
+        assert "taken by a pod of another namespace" in s.annotation(pod, "message"), s.annotation(pod, "message")
+        cold(s, s.ask("stranger", namespace="other"), "no checkpoint 'abc123' of a pod in namespace 'other'")
+        assert "Restore operation completed" in s.outcome(s.ask("owner"))
 
 
 def test_files_and_read_only_roots(t):

@@ -122,3 +122,13 @@ TEST(what_hides_something_must_be_there)
 {
     CHECK_INT(look(ROOT "8 9 0:5 / /proc rw,nosuid - proc p rw\n"), RC_DENIED);
 }
+
+TEST(what_lies_on_another_mount_or_under_it_is_refused)
+{
+    /* the same proc file system once more, over what hides parts of it */
+    CHECK_INT(look(ROOT PROC "6 8 0:5 / /proc rw,nosuid - proc p rw\n"), RC_DENIED);
+    /* hidden below: it was mounted before /proc */
+    CHECK_INT(look(ROOT "7 9 0:5 /sys /proc/sys ro,nosuid - proc p rw\n"
+                        "8 9 0:5 / /proc rw,nosuid - proc p rw\n"),
+              RC_DENIED);
+}
