@@ -103,6 +103,32 @@ static bool fail(const struct turn *t, const char *why)
     return conclude(t, REPORT_FAILED, "CheckpointFailed", why);
 }
 
+/* ---- what is there already ---- */
+
+enum there { THERE_NOTHING, THERE_OURS, THERE_ANOTHERS };
+
+/* Whether the store has a good one already.  All namespaces share its ids: what a pod of another
+ * one is in is none of this pod's. */
+static enum there look_there(const struct turn *t)
+{
+    CLEANUP(store_entry_freep) struct store_entry *e = NULL;
+    if (store_find(t->a->store, t->id, &e, NULL) != RC_OK)
+        return THERE_NOTHING;
+    const char *from = store_entry_metadata(e)->pod_namespace;
+    return from && strcmp(from, t->p->name_space) != 0 ? THERE_ANOTHERS : THERE_OURS;
+}
+
+static bool take_what_is_there(const struct turn *t)
+{
+    if (look_there(t) != THERE_ANOTHERS)
+        return succeed(t, "it is there already");
+    CLEANUP(mem_freep)
+    char *why = mem_asprintf("the id '%.200s' is taken by a pod of another namespace: choose "
+                             "another one (label nvidia.com/checkpoint-hash)",
+                             t->id);
+    return fail(t, why);
+}
+
 /* ---- the capture ---- */
 
 static struct work describe_work(const struct turn *t)
@@ -167,7 +193,7 @@ static bool capture(struct turn *t, uint64_t *out_due)
         return succeed(t, what);
     }
     if (rc == RC_EXISTS)
-        return succeed(t, "it is there already");
+        return take_what_is_there(t);
     if (rc == RC_CANCELLED)
         return false;
     if (is_final(rc) || t->attempts >= t->a->settings->tries)
@@ -181,13 +207,6 @@ static bool capture(struct turn *t, uint64_t *out_due)
 }
 
 /* ---- the decision ---- */
-
-/* Whether the store has a good one already. */
-static bool is_there(const struct turn *t)
-{
-    CLEANUP(store_entry_freep) struct store_entry *e = NULL;
-    return store_find(t->a->store, t->id, &e, NULL) == RC_OK;
-}
 
 /* The attempt is counted before it begins, so that one that ends the agent counts, too. */
 static bool try(struct turn *t, uint64_t *out_due)
@@ -215,8 +234,8 @@ static bool decide(struct turn *t, uint64_t *out_due)
     t->attempts = r.attempts;
     if (pick_id(t->p, &t->c, &t->id, &err) != RC_OK)
         return fail(t, err.msg);
-    if (is_there(t))
-        return succeed(t, "it is there already");
+    if (look_there(t) != THERE_NOTHING)
+        return take_what_is_there(t);
     return try(t, out_due);
 }
 

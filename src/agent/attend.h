@@ -1,8 +1,8 @@
 /* What is done for one pod: captured exactly once for each of its containers' lives.
  *
- * Whether it has been is read from the world: a checkpoint of its id that is there is one, whoever
- * has made it; the pod's annotations (agent/report.h) say how often it was tried.
- * Threads: an attend belongs to one thread.
+ * Whether it has been is read from the world: a checkpoint of its id that is there is one, if it is
+ * not of another namespace's pod, to whom the id then belongs; the pod's annotations
+ * (agent/report.h) say how often it was tried. Threads: an attend belongs to one thread.
  */
 #pragma once
 
