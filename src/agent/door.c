@@ -2,9 +2,11 @@
 
 #include "agent/caller.h"
 #include "agent/log.h"
+#include "agent/pace.h"
 #include "agent/report.h"
 #include "agent/rescue.h"
 #include "assist/talk.h"
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/compiler.h"
 #include "base/fs.h"
@@ -27,6 +29,11 @@
 #include <unistd.h>
 
 #define VISITORS_MAX 32
+#define OF_ONE_POD_MAX 4
+#define OF_ONE_NAMESPACE_MAX 16
+#define REPORTS_AT_ONCE 6 /* of one pod: annotations and Events, then one in a while */
+#define REPORTS_PAUSE_NS (60 * CLOCK_S)
+#define CGROUPS_MAX 65536
 #define BACKLOG 64
 #define ACCEPT_PAUSE_MS 100
 #define REQUEST_NS (5 * CLOCK_S)
@@ -37,9 +44,15 @@ struct door {
     int socket, woken;
     pthread_t thread;
     bool running;
-    pthread_mutex_t lock; /* guards `visitors` */
+    struct pace *reports; /* by pod */
+    pthread_mutex_t lock; /* guards `visitors` and `places` */
     pthread_cond_t left;
     unsigned visitors;
+    struct place_taken {
+        bool taken;
+        char *pod;        /* the folder of its control groups */
+        char *name_space; /* NULL: not known yet */
+    } places[VISITORS_MAX];
 };
 
 /* ---- one visitor ---- */
@@ -47,6 +60,7 @@ struct door {
 struct visit {
     struct door *door;
     int sk;
+    size_t place;
 };
 
 /* What it asks for. */
@@ -93,19 +107,28 @@ static struct kube_pod pod_of(const struct cri_container *k)
         .name = k->pod_name, .name_space = k->pod_namespace, .uid = k->pod_uid};
 }
 
-static void say(const struct door *d, const struct caller *c, const struct wish *w, enum rc rc,
-                const char *text)
+/* What the cluster gets to see of it. */
+static void report(const struct door *d, const struct caller *c, const struct wish *w, enum rc rc,
+                   const char *text)
 {
     const struct door_tools *t = &d->tools;
     const struct cri_container *k = &c->container;
     const struct kube_pod pod = pod_of(k);
     struct err untold = ERR_INIT;
-    metrics_add(t->metrics, rc ? METRIC_RESTORE_FAILED : METRIC_RESTORED, 1);
     if (report_restore(t->kube, &pod, k->id, w->id, rc ? text : NULL, &untold) != RC_OK)
         log_warn("restore not noted on the pod", "namespace", k->pod_namespace, "pod", k->pod_name,
                  "error", untold.msg, NULL);
     report_event(t->kube, &pod, t->settings->node, rc != RC_OK,
                  rc ? "RestoreFailed" : "RestoreSucceeded", text);
+}
+
+static void say(const struct door *d, const struct caller *c, const struct wish *w, enum rc rc,
+                const char *text)
+{
+    const struct cri_container *k = &c->container;
+    metrics_add(d->tools.metrics, rc ? METRIC_RESTORE_FAILED : METRIC_RESTORED, 1);
+    if (pace_allows(d->reports, k->pod_uid, clock_now()))
+        report(d, c, w, rc, text);
     (rc ? log_error : log_info)(rc ? "restore failed" : "restore succeeded", "namespace",
                                 k->pod_namespace, "pod", k->pod_name, "container", k->name,
                                 "checkpoint", w->id, "what", text, NULL);
@@ -137,6 +160,24 @@ static enum rc restore(const struct visit *v, const struct caller *c, const stru
     return rc;
 }
 
+/* One namespace leaves room for others. */
+static enum rc take_namespace(const struct visit *v, const char *name_space, struct err *err)
+{
+    struct door *d = v->door;
+    size_t same = 0;
+    (void)pthread_mutex_lock(&d->lock);
+    for (size_t i = 0; i < VISITORS_MAX; i++)
+        same += d->places[i].name_space && strcmp(d->places[i].name_space, name_space) == 0;
+    bool room = same < OF_ONE_NAMESPACE_MAX;
+    if (room)
+        d->places[v->place].name_space = mem_strdup(name_space);
+    (void)pthread_mutex_unlock(&d->lock);
+    return room
+               ? RC_OK
+               : err_set(err, RC_UNAVAILABLE,
+                         "the agent has too many restores to do for namespace '%.80s'", name_space);
+}
+
 static void receive(const struct visit *v)
 {
     struct err err = ERR_INIT;
@@ -149,6 +190,8 @@ static void receive(const struct visit *v)
         rc = caller_find(v->door->tools.cri, v->sk, w.fd[0], &c, &err);
     if (!rc && s->name_space && strcmp(s->name_space, c.container.pod_namespace) != 0)
         rc = err_set(&err, RC_DENIED, "this agent works for namespace '%.80s' only", s->name_space);
+    if (!rc)
+        rc = take_namespace(v, c.container.pod_namespace, &err);
     if (rc)
         log_warn("caller refused", "error", err.msg, NULL);
     else
@@ -158,9 +201,13 @@ static void receive(const struct visit *v)
         (void)!talk_send(v->sk, TALK_FAILED, members, NULL, 0, NULL);
 }
 
-static void leave(struct door *d)
+static void leave(struct door *d, size_t place)
 {
     (void)pthread_mutex_lock(&d->lock);
+    struct place_taken *p = &d->places[place];
+    free(p->pod);
+    free(p->name_space);
+    *p = (struct place_taken){.taken = false};
     d->visitors--;
     (void)pthread_cond_signal(&d->left);
     (void)pthread_mutex_unlock(&d->lock);
@@ -171,25 +218,61 @@ static void *visit_thread(void *arg)
     struct visit *v = arg;
     receive(v);
     fd_closep(&v->sk);
-    leave(v->door);
+    leave(v->door, v->place);
     free(v);
     return NULL;
 }
 
 /* ---- the door ---- */
 
-static bool enter(struct door *d)
+/* The pod at the other end, as far as control groups tell: one above the container's; "" when it
+ * cannot be told.  The caller's (free). */
+static char *pod_at(int sk)
 {
-    (void)pthread_mutex_lock(&d->lock);
-    bool room = d->visitors < VISITORS_MAX;
-    d->visitors += room;
-    (void)pthread_mutex_unlock(&d->lock);
-    return room;
+    char path[40];
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+    CLEANUP(buf_done) struct buf text = BUF_INIT;
+    if (getsockopt(sk, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+        return mem_strdup("");
+    (void)snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)peer.pid);
+    if (fs_read_file(AT_FDCWD, path, CGROUPS_MAX, &text, NULL) != RC_OK)
+        return mem_strdup("");
+    char *pod = mem_strdup(buf_str(&text));
+    char *slash = strrchr(pod, '/');
+    if (slash)
+        *slash = '\0';
+    return pod;
 }
 
-static void turn_away(int sk)
+/* NULL when there is room; then *out is taken. */
+static const char *enter(struct door *d, int sk, size_t *out)
 {
-    static const char *const members[] = {"error", "the agent has too many restores to do", NULL};
+    size_t free_one = VISITORS_MAX, same = 0;
+    CLEANUP(mem_freep) char *pod = pod_at(sk);
+    (void)pthread_mutex_lock(&d->lock);
+    for (size_t i = 0; i < VISITORS_MAX; i++) {
+        if (!d->places[i].taken)
+            free_one = i;
+        else if (strcmp(d->places[i].pod, pod) == 0)
+            same++;
+    }
+    bool room = free_one < VISITORS_MAX && same < OF_ONE_POD_MAX;
+    if (room) {
+        d->places[free_one] = (struct place_taken){.taken = true, .pod = STEAL(pod)};
+        d->visitors++;
+        *out = free_one;
+    }
+    (void)pthread_mutex_unlock(&d->lock);
+    if (room)
+        return NULL;
+    return free_one < VISITORS_MAX ? "the agent has too many restores to do for this pod"
+                                   : "the agent has too many restores to do";
+}
+
+static void turn_away(int sk, const char *why)
+{
+    const char *const members[] = {"error", why, NULL};
     (void)!talk_send(sk, TALK_FAILED, members, NULL, 0, NULL);
 }
 
@@ -202,17 +285,19 @@ static void let_in(struct door *d)
         (void)poll(&woken, 1, ACCEPT_PAUSE_MS);
         return;
     }
-    if (!enter(d))
-        return turn_away(sk);
+    size_t place = 0;
+    const char *why = enter(d, sk, &place);
+    if (why)
+        return turn_away(sk, why);
     struct visit *v = mem_zalloc(sizeof(*v));
-    *v = (struct visit){d, fd_steal(&sk)};
+    *v = (struct visit){d, fd_steal(&sk), place};
     if (pthread_create(&thread, NULL, visit_thread, v) == 0) {
         (void)pthread_detach(thread);
         return;
     }
-    turn_away(v->sk);
+    turn_away(v->sk, "the agent cannot start a thread");
     fd_closep(&v->sk);
-    leave(d);
+    leave(d, place);
     free(v);
 }
 
@@ -258,6 +343,7 @@ enum rc door_start(const char *path, const struct door_tools *tools, struct door
 {
     CLEANUP(door_stopp) struct door *d = mem_zalloc(sizeof(*d));
     *d = (struct door){.tools = *tools, .path = mem_strdup(path), .socket = -1};
+    d->reports = pace_new(REPORTS_AT_ONCE, REPORTS_PAUSE_NS);
     (void)pthread_mutex_init(&d->lock, NULL);
     (void)pthread_cond_init(&d->left, NULL);
     d->woken = eventfd(0, EFD_CLOEXEC);
@@ -294,6 +380,7 @@ void door_stopp(struct door **door)
     fd_closep(&d->woken);
     (void)pthread_cond_destroy(&d->left);
     (void)pthread_mutex_destroy(&d->lock);
+    pace_freep(&d->reports);
     free(d->path);
     free(d);
 }

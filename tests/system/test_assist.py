@@ -189,6 +189,29 @@ def test_forged_callers(t):
         assert last_tick(s.node.output(pod, "main")) > 0 and s.agent.poll() is None
 
 
+def test_one_pod_does_not_take_all_places(t):
+    """Of one pod four may be at the door at once; the fifth is turned away, and comes in when one has left."""
+    with door(t) as s:
+        s.start_agent()
+        path = str(s.door / "agent.sock")
+        with contextlib.ExitStack() as open_ones:
+            def knock():
+                sk = open_ones.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                sk.settimeout(60)
+                sk.connect(path)
+                return sk
+
+            silent = [knock() for _ in range(5)]
+            answer = json.loads(silent[4].recv(65536))
+            assert "too many restores to do for this pod" in answer["error"], answer
+            for sk in silent[:4]:  # in their turn, for want of a request
+                assert json.loads(sk.recv(65536))["type"] == "failed"
+                sk.close()
+            ours = os.pidfd_open(os.getpid())
+            wait_for("room", lambda: "not the first process" in ask_door(path, ours)["error"])
+            os.close(ours)
+
+
 def process(name, parent):
     """A living process of this name (its first argument's end) below `parent`."""
     for pid in descendants(parent):
