@@ -84,7 +84,7 @@ TEST(our_own_memory_is_found_with_its_flags)
     CHECK_OK(maps_read(self, false, &plain, &err));
     CHECK_OK(maps_read(self, true, &full, &err));
     CHECK_INT(area_of(&plain, p)->flags, MAPS_READ | MAPS_SHARES);
-    CHECK_INT(area_of(&full, p)->flags, MAPS_READ | MAPS_SHARES | MAPS_LOCKS);
+    CHECK_INT(area_of(&full, p)->flags, MAPS_READ | MAPS_SHARES | MAPS_LOCKS | MAPS_MAY_WRITE);
     /* Not a variable: the address sanitizer may have put that elsewhere. */
     CHECK_STR(area_of(&plain, __builtin_frame_address(0))->name, "[stack]");
 }
