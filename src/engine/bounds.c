@@ -175,7 +175,7 @@ enum rc bounds_check_schedule(const struct bounds *limit, const struct bounds_sc
                               struct err *err)
 {
     uint64_t allowed = limit->limits.hard[RLIMIT_NICE];
-    int lowest = allowed >= 2 * NICE_OF_LIMIT ? -NICE_OF_LIMIT : NICE_OF_LIMIT - (int)allowed;
+    int lowest = allowed >= 2ULL * NICE_OF_LIMIT ? -NICE_OF_LIMIT : NICE_OF_LIMIT - (int)allowed;
     if (may(limit, CAP_SYS_NICE))
         return RC_OK;
     if (has->nice < limit->schedule.nice && has->nice < lowest)
@@ -209,7 +209,7 @@ static enum rc set_score(const struct bounds *limit, int task, struct err *err)
 
 enum rc bounds_check(const struct bounds *limit, int task, struct err *err)
 {
-    struct bounds_limits limits;
+    struct bounds_limits limits = {{0}};
     CLEANUP(mem_freep) pid_t *threads = NULL;
     size_t n = 0;
     enum rc rc = read_limits(task, &limits, err);
@@ -219,7 +219,7 @@ enum rc bounds_check(const struct bounds *limit, int task, struct err *err)
         rc = task_threads(task, &threads, &n, err);
     for (size_t i = 0; !rc && i < n; i++) {
         char file[40];
-        struct bounds_schedule has;
+        struct bounds_schedule has = {0};
         (void)snprintf(file, sizeof(file), "task/%d/stat", (int)threads[i]);
         rc = read_schedule(task, file, &has, err);
         if (!rc)
