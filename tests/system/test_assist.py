@@ -167,6 +167,7 @@ def test_waiting_for_a_checkpoint(t):
         wait_for("the pause", lambda: "Waiting for checkpoint" in s.node.output(early, "main"))
         s.capture(security=UNPRIVILEGED)
         assert "Restore operation completed" in s.outcome(early), s.agent.text()
+        wait_for("its note", lambda: s.restore_notes(early).get("status"))  # written after the container was told
         assert not s.events("RestoreFailed") and s.restore_notes(early)["status"] == "completed"
 
 
