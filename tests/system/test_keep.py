@@ -10,6 +10,7 @@ from test_ahead import churning, finish
 from test_crash import faulty
 from test_pager import ended_well, restore
 from test_plain import waiting
+from test_stuck import Program, children, criu_of, state
 
 # Looks for anything that a checkpoint could have left with it; its memory is copied for some time.
 WATCHFUL = """
@@ -238,3 +239,43 @@ def traced_by(tracer, pid):
         return f"TracerPid:\t{tracer.pid}\n" in pathlib.Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
+
+
+# Each with much memory of its own.
+FAMILY = """
+import os, time
+for _ in range(7):
+    if os.fork() == 0:
+        break
+much = b'family..' * (6 << 20)
+while True:
+    os.write(1, b'%d tick\\n' % os.getpid())
+    time.sleep(0.01)
+"""
+
+
+def test_criu_is_killed_while_it_makes_keepers(t):
+    """No keeper stays behind; each process goes on, or is said to be lost."""
+    seen = 0
+    for _ in range(4):
+        with Program(t, FAMILY) as program:
+            wait_for("all", lambda p=program: len(set(p.log.read_text().split())) > 8)
+            tree = {program.pid, *children(program.pid)}
+            p = t.start("checkpoint", "--replace", "--id", "x", program.pid)
+            criu = wait_for("CRIU", lambda q=p: criu_of(q.pid) or q.poll() is not None)
+            while p.poll() is None and not set(others(t, program)) - tree:
+                pass
+            if p.poll() is None:
+                os.kill(criu, signal.SIGKILL)
+            code = p.wait(60)
+            wait_for("the end of all others", lambda q=program, all_of=tree: not set(others(t, q)) - all_of)
+            lost = {pid for pid in tree if state(pid) in ("gone", "Z")}
+            for pid in tree:
+                assert (pid in lost) == (f"{pid} (" in p.text()), (pid, lost, p.text())
+            for pid in tree - lost:
+                count = program.log.read_text().count(f"{pid} tick")
+                wait_for(f"life of {pid}", lambda q=program, i=pid, c=count: q.log.read_text().count(f"{i} tick") > c)
+            seen += code != 0
+            for pid in tree - lost:
+                os.kill(pid, signal.SIGKILL)
+    assert seen, "no CRIU was killed in time"

@@ -193,6 +193,20 @@ static int ends_with_us(pid_t pid)
            ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)options) == 0;
 }
 
+static int hidden_fd(void)
+{
+    const char *text = getenv("CHREK_HIDDEN_FD");
+    return text && *text ? (int)strtol(text, NULL, 10) : -1;
+}
+
+/* Before it is let go: a keeper that lives is one that the caller knows of, whatever becomes of us.
+ */
+static int tell_of(pid_t pid, pid_t keeper)
+{
+    struct record r = {pid, keeper, 0, 0};
+    return real_write(hidden_fd(), &r, sizeof(r)) == (ssize_t)sizeof(r);
+}
+
 /* The middle's work, and its end. */
 static pid_t make_keeper(const struct task *process, pid_t middle)
 {
@@ -200,18 +214,19 @@ static pid_t make_keeper(const struct task *process, pid_t middle)
     pid_t keeper = 0;
     int good = is_born(middle) && ends_with_us(middle) &&
                call(&t, &keeper, SYS_clone, CLONE_VM, 0, 0, 0) > 0 && is_born(keeper) &&
-               settle(&t, keeper) == 0;
+               tell_of(process->pid, keeper) && settle(&t, keeper) == 0;
     if (!good)
         end_task(keeper);
     end_task(middle);
     return good ? keeper : 0;
 }
 
-/* With all signals held back, so that none is taken in the middle. */
+/* With all signals held back, so that none is taken in the middle.  If CRIU is killed now the
+ * process ends: it must not go on with registers that are not its own. */
 static int enter(struct task *t)
 {
     uint64_t all = UINT64_MAX;
-    long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE;
+    long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL;
     t->instruction = find_instruction(t->pid);
     return t->instruction && ptrace(PTRACE_GETREGS, t->pid, NULL, &t->regs) == 0 &&
            t->regs.cs == CODE_64 &&
@@ -340,12 +355,6 @@ static int find_reapers(const pid_t *list, int n, struct pids *out)
     return good;
 }
 
-static int hidden_fd(void)
-{
-    const char *text = getenv("CHREK_HIDDEN_FD");
-    return text && *text ? (int)strtol(text, NULL, 10) : -1;
-}
-
 /* Whom CRIU has not seen all memory of; returns how many, or -1.  Nobody where the caller has
  * written a record of zeros: it knows by now that copying takes less than making keepers. */
 static int find_processes(pid_t **out)
@@ -399,12 +408,21 @@ static int make_keepers(const pid_t *list, int n)
     return 1;
 }
 
+/* A record of one that is gone is of no use to anybody. */
+static void forget(off_t end)
+{
+    end_keepers();
+    (void)!ftruncate(hidden_fd(), end);
+    (void)lseek(hidden_fd(), end, SEEK_SET);
+}
+
 static void keep_all(void)
 {
     pid_t *list = NULL;
     struct pids reapers = {NULL, 0};
     int n = find_processes(&list), set = 0;
-    keepers = n > 0 ? calloc((size_t)n, sizeof(*keepers)) : NULL;
+    off_t end = lseek(hidden_fd(), 0, SEEK_END);
+    keepers = n > 0 && end >= 0 ? calloc((size_t)n, sizeof(*keepers)) : NULL;
     maker = getpid();
     int good = keepers && find_reapers(list, n, &reapers);
     while (good && set < reapers.n && (good = set_orphans(reapers.list[set], 0) == 0))
@@ -412,12 +430,8 @@ static void keep_all(void)
     good = good && make_keepers(list, n);
     for (int i = 0; i < set; i++)
         (void)set_orphans(reapers.list[i], 1);
-    for (int i = 0; good && i < n; i++) {
-        struct record r = {list[i], keepers[i], 0, 0};
-        good = real_write(hidden_fd(), &r, sizeof(r)) == (ssize_t)sizeof(r);
-    }
-    if (!good)
-        end_keepers(); /* a record of one that is gone is of no use to anybody */
+    if (keepers && !good)
+        forget(end);
     free(list);
     free(reapers.list);
 }
