@@ -55,6 +55,7 @@ struct life {
     bool refused; /* there is a checkpoint that could not be restored */
     bool stopped;
     bool over;           /* the command has ended */
+    bool told_to_end;    /* by a signal, while a checkpoint was made */
     bool given_up;       /* with stop: there will be no checkpoint, so it was ended */
     struct pager *pager; /* brings in memory of a restored program; NULL = all is there */
 };
@@ -91,6 +92,8 @@ static void plan_next(struct life *l)
 static void give_up(struct life *l, const char *why)
 {
     const char *goes = l->over ? "has ended" : l->o->stop ? "is ended" : "goes on";
+    if (l->over && l->told_to_end) /* whatever that looked like to who made it */
+        why = "the command was told to end while it was made";
     CLEANUP(mem_freep) char *text = mem_asprintf("no checkpoint: %s; the command %s", why, goes);
     warn(l, text);
     if (!l->o->stop || l->over)
@@ -180,6 +183,7 @@ static void start_checkpoint(struct life *l)
     }
     backend_before_fork(store_backend(l->o->store));
     pid_t self = getpid();
+    l->told_to_end = false;
     l->worker = fork();
     if (l->worker == 0) {
         die_with(self);
@@ -300,6 +304,7 @@ static bool is_due(struct life *l)
 static void on_asked_to_end(void *arg)
 {
     struct life *l = arg;
+    l->told_to_end = l->worker != 0;
     if (!l->worker || l->let_go_at)
         return;
     l->let_go_at = clock_now() + PATIENCE_NS;

@@ -88,6 +88,18 @@ def test_a_signal_during_a_freeze_interrupts_what_it_meets(t):
                 p.kill()
 
 
+def test_who_is_told_to_end_while_he_is_saved_has_ended(t):
+    """That is what is said, not how the making of the checkpoint took it: no lack of memory, no CRIU that is killed."""
+    script = ("import sys, time\nx = bytearray(b'x' * (64 << 20))\nprint('ready', flush=True)\ntime.sleep(1000)")
+    p = t.start("run", "--name", "c", "--ready", "log:ready", "--", "python3", "-c", script, start_new_session=True)
+    wait_for("the program", lambda: "ready" in p.text())
+    while not list(t.store.glob("c.tmp-*")) and "chrek:" not in p.text():
+        continue
+    os.killpg(p.pid, signal.SIGINT)  # as Ctrl-C does
+    assert p.wait(60) == -signal.SIGINT, p.text()
+    assert "saved" in p.text() or "no checkpoint: the command was told to end while it was made" in p.text(), p.text()
+
+
 def process_state(pid):
     return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
