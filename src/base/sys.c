@@ -1,5 +1,7 @@
 #include "base/sys.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -54,9 +56,21 @@ int sys_openat(int dirfd, const char *path, int flags, mode_t mode)
     return fault_here() ? -1 : openat(dirfd, path, flags | O_CLOEXEC, mode);
 }
 
+static _Atomic uint64_t synced_ns;
+
 int sys_fsync(int fd)
 {
-    return fault_here() ? -1 : fsync(fd);
+    if (fault_here())
+        return -1;
+    uint64_t begun = clock_now();
+    int rc = fsync(fd);
+    synced_ns += clock_now() - begun;
+    return rc;
+}
+
+uint64_t sys_synced_ns(void)
+{
+    return synced_ns;
 }
 
 int sys_open_in_root(int dirfd, const char *path, int flags, mode_t mode, uint64_t resolve)

@@ -16,6 +16,8 @@
 
 int sys_openat(int dirfd, const char *path, int flags, mode_t mode);
 int sys_fsync(int fd);
+/* ns that all threads together have waited in sys_fsync() since the process began. */
+uint64_t sys_synced_ns(void);
 /* Give an O_TMPFILE descriptor a name; fails with EEXIST rather than replace. */
 int sys_link_fd(int fd, int dirfd, const char *name);
 

@@ -164,6 +164,7 @@ static int report(const struct checkpoint_values *v, const struct target *t,
         (void)yyjson_mut_obj_add_uint(doc, root, "bytes", o->total_bytes);
         (void)yyjson_mut_obj_add_uint(doc, root, "memory_bytes", o->pages_bytes);
         (void)yyjson_mut_obj_add_uint(doc, root, "freeze_ns", o->freeze_ns);
+        (void)yyjson_mut_obj_add_uint(doc, root, "sync_ns", o->sync_ns);
         (void)yyjson_mut_obj_add_uint(doc, root, "total_ns", ns);
         yyjson_mut_val *steps = yyjson_mut_obj(doc);
         (void)yyjson_mut_obj_add_val(doc, root, "steps_ns", steps);

@@ -31,7 +31,7 @@ static const struct opt options[] = {
 
 /* What differs between any two checkpoints, and says nothing. */
 static const char *const skipped[] = {"id",         "path",      "created_at", "parent_id", "files",
-                                      "timings_ns", "freeze_ns", "stored",     NULL};
+                                      "timings_ns", "freeze_ns", "sync_ns",    "stored",    NULL};
 
 static const char *const memory_titles[] = {"PROCESS",  "MEMORY", ">SAME",
                                             ">CHANGED", ">ADDED", ">REMOVED"};

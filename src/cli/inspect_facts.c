@@ -165,6 +165,8 @@ void inspect_people(const struct metadata *m, const struct manifest *manifest, c
     for (size_t i = 0; i < m->n_timings; i++)
         time_line(out, m->timings[i].step, m->timings[i].ns);
     time_line(out, "(frozen)", m->freeze_ns);
+    if (m->sync_ns)
+        time_line(out, "(waited for the disk)", m->sync_ns);
 }
 
 /* ---- for machines ---- */
@@ -218,6 +220,8 @@ static void add_numbers(const struct metadata *m, const struct manifest *manifes
         (void)yyjson_mut_obj_add(timings, yyjson_mut_strcpy(doc, m->timings[i].step),
                                  yyjson_mut_uint(doc, m->timings[i].ns));
     (void)yyjson_mut_obj_add_uint(doc, o, "freeze_ns", m->freeze_ns);
+    if (m->sync_ns)
+        (void)yyjson_mut_obj_add_uint(doc, o, "sync_ns", m->sync_ns);
 }
 
 void inspect_json(const struct metadata *m, const struct manifest *manifest, const char *path,

@@ -758,6 +758,7 @@ enum rc engine_checkpoint(const struct engine *e, const struct engine_checkpoint
     c.deadline = clock_now() + limit;
     enum rc rc = steps_run(steps, ARRAY_LEN(steps), &c, c.deadline, NULL, &o.timings, err);
     o.freeze_ns = c.meta.freeze_ns;
+    o.sync_ns = c.meta.sync_ns;
     o.pages_bytes = c.meta.pages_bytes;
     o.total_bytes = c.meta.total_bytes;
     cr_session_freep(&c.session);

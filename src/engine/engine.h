@@ -113,6 +113,7 @@ struct engine_checkpoint_request {
 struct engine_outcome {
     struct steps_timings timings;
     uint64_t freeze_ns;    /* how long the tree stood still */
+    uint64_t sync_ns;      /* checkpoint: waited for the disk; within the steps */
     uint64_t pages_bytes;  /* memory written or read */
     uint64_t total_bytes;  /* of the checkpoint directory */
     pid_t pid;             /* restore: the root in the box or place */

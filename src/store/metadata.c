@@ -137,6 +137,8 @@ static void write_chrek(const struct metadata *m, bool bare, yyjson_mut_doc *doc
     if (!bare)
         write_program(m, doc, o);
     (void)yyjson_mut_obj_add_uint(doc, o, "freeze_ns", m->freeze_ns);
+    if (m->sync_ns && !bare)
+        (void)yyjson_mut_obj_add_uint(doc, o, "sync_ns", m->sync_ns);
     (void)yyjson_mut_obj_add_uint(doc, o, "pages_bytes", m->pages_bytes);
     (void)yyjson_mut_obj_add_uint(doc, o, "total_bytes", m->total_bytes);
     if (!m->packed)
@@ -321,6 +323,7 @@ static enum rc read_chrek(struct metadata *m, yyjson_val *o, struct err *err)
     m->has_shm = json_bool(o, "has_shm", false);
     m->host_shm = json_bool(o, "host_shm", false);
     m->freeze_ns = json_u64(o, "freeze_ns", 0);
+    m->sync_ns = json_u64(o, "sync_ns", 0);
     m->pages_bytes = json_u64(o, "pages_bytes", 0);
     m->total_bytes = json_u64(o, "total_bytes", 0);
     m->packed = json_bool(o, "packed", false);

@@ -82,6 +82,8 @@ struct metadata {
     struct metadata_timing *timings;
     size_t n_timings;
     uint64_t freeze_ns;
+    uint64_t
+        sync_ns; /* waited for the disk, until this was written; in the steps, too; 0 = unknown */
     uint64_t pages_bytes, total_bytes; /* memory; files and, packed, what this checkpoint added */
     bool packed;                       /* the memory is in packs (store/memory.h) */
     uint64_t zero_bytes;               /* of memory: zero, not stored */

@@ -55,6 +55,7 @@ static const struct member {
     {"chrek", "timings_ns", COUNTS},
     {"chrek", "gpu", OBJECT},
     {"chrek", "freeze_ns", COUNT},
+    {"chrek", "sync_ns", COUNT},
     {"chrek", "pages_bytes", COUNT},
     {"chrek", "total_bytes", COUNT},
     {"chrek", "packed", BOOL},

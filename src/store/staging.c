@@ -46,6 +46,7 @@ struct told {
 struct store_staging {
     struct store *store; /* borrowed */
     char *id, *name;     /* name: of the staging directory */
+    uint64_t synced_ns;  /* sys_synced_ns() when it was made */
     int dir;
     bool published;
     const struct store_entry *instead; /* only in its place; NULL: of whatever is there */
@@ -138,7 +139,8 @@ enum rc store_begin(struct store *s, const char *id, bool keep, struct store_sta
     if (rc)
         return rc;
     CLEANUP(store_abortp) struct store_staging *g = mem_zalloc(sizeof(*g));
-    *g = (struct store_staging){.store = s, .id = mem_strdup(id), .dir = -1, .clear = -1};
+    *g = (struct store_staging){
+        .store = s, .id = mem_strdup(id), .synced_ns = sys_synced_ns(), .dir = -1, .clear = -1};
     rc = s->vault && s->vault->keys ? prepare_encryption(g, err) : check_clear(s, err);
     if (rc)
         return rc;
@@ -434,6 +436,7 @@ static enum rc write_documents(struct store_staging *g, struct metadata *meta, s
     if (rc)
         return rc;
     meta->total_bytes = total + meta->packed_bytes;
+    meta->sync_ns = sys_synced_ns() - g->synced_ns;
     rc = write_metadata(g, meta, &m, err);
     return rc ? rc : write_manifest(g, &m, err);
 }
@@ -529,7 +532,9 @@ enum rc store_commit(struct store_staging *g, struct metadata *m, bool replace, 
         rc = store_fits(g->store, m->total_bytes - m->packed_bytes, err);
     if (!rc)
         rc = write_done(g, err);
-    return rc ? err_ctx(err, rc, "store in %s", g->store->path) : finish(g, replace, err);
+    rc = rc ? err_ctx(err, rc, "store in %s", g->store->path) : finish(g, replace, err);
+    m->sync_ns = sys_synced_ns() - g->synced_ns;
+    return rc;
 }
 
 enum rc store_commit_copy(struct store_staging *g, bool replace, struct err *err)

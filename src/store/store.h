@@ -111,9 +111,8 @@ void store_staging_digest(struct store_staging *g, const char *name, uint64_t le
  * e  borrowed until the end; after the publishing its files may go */
 void store_staging_instead(struct store_staging *g, const struct store_entry *e);
 
-/* Publish: digests, manifest, metadata, marker, sync, one rename.  total_bytes and checkpoint_id of
- * the metadata are set here.
- * durable  on RC_OK the whole checkpoint is on disk
+/* Publish: digests, manifest, metadata, marker, sync, one rename.  total_bytes, sync_ns and
+ * checkpoint_id of the metadata are set here. durable  on RC_OK the whole checkpoint is on disk
  * errors   RC_EXISTS (somebody else was first, and `replace` is false: theirs stays),
  *          RC_INVALID (what has this name now is no checkpoint, and stays), RC_NO_SPACE, RC_IO;
  * then nothing has appeared and *g is as before */

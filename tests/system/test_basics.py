@@ -228,7 +228,7 @@ def test_checkpoint_by_name_and_pid(t):
     p = t.start("run", "--name", "c", "--ready", "never", "--", "python3", "-c", COUNTER)
     wait_for("ticks", lambda: ticks(p))
     report = t.json("checkpoint", "--id", "one", "c")
-    assert report["id"] == "one" and report["memory_bytes"] > 1 << 20 and report["freeze_ns"] > 0
+    assert report["id"] == "one" and report["memory_bytes"] > 1 << 20 and report["freeze_ns"] > 0 and report["sync_ns"] > 0
     outside = subprocess.Popen(["python3", "-c", COUNTER], stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, start_new_session=True)
     try:
