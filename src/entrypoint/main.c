@@ -78,16 +78,33 @@ static void deduplicate(const struct settings *s, struct store_entry *entry)
 
 static enum rc find_criu(char **out, struct err *err)
 {
-    CLEANUP(mem_freep) char *criu = NULL;
-    enum rc rc = RC_OK;
-    if (access(CONTAINER_CRIU, X_OK) == 0 && !getenv("CHREK_CRIU"))
-        criu = mem_strdup(CONTAINER_CRIU);
-    else
-        rc = engine_find_criu(&criu, err);
+    if (access(CONTAINER_CRIU, X_OK) != 0 || getenv("CHREK_CRIU"))
+        return engine_find_criu(out, err);
+    *out = mem_strdup(CONTAINER_CRIU);
+    return RC_OK;
+}
+
+/* To start CRIU and ask what it is takes longer than all the rest of a cold start: so that is done
+ * when there is something to restore, or to be waited for, which would be in vain. */
+static bool is_worth_waiting(const struct settings *s)
+{
+    return s->wait && s->wait_timeout_s;
+}
+
+/* The checkpoint to restore, by a CRIU that can.
+ * unusable  set where it is CRIU that cannot */
+static enum rc choose(struct settings *s, const char *criu, struct store_entry **out,
+                      bool *unusable, struct err *err)
+{
+    bool waits = is_worth_waiting(s); /* choosing counts the time down */
+    enum rc rc = waits ? engine_check_criu(criu, err) : RC_OK;
+    *unusable = rc != RC_OK;
     if (!rc)
+        rc = choose_or_wait(s, out, err);
+    if (!rc && !waits) {
         rc = engine_check_criu(criu, err);
-    if (!rc)
-        *out = STEAL(criu);
+        *unusable = rc != RC_OK;
+    }
     return rc;
 }
 
@@ -281,10 +298,13 @@ int main(int argc, char **argv)
         start_cold(&s, "Nothing can be restored", &err, argc - 1, argv + 1);
     rc = open_vault(&s, &vault, &err);
     s.vault = &vault;
+    bool unusable = false;
     if (!rc)
-        rc = choose_or_wait(&s, &entry, &err);
-    if (rc == RC_NOT_FOUND && refused.rc)
+        rc = choose(&s, criu, &entry, &unusable, &err);
+    if ((unusable || rc == RC_NOT_FOUND) && refused.rc)
         give_up(&s, &refused, argc - 1, argv + 1);
+    if (unusable)
+        start_cold(&s, "Nothing can be restored", &err, argc - 1, argv + 1);
     if (rc == RC_NOT_FOUND)
         start_cold(&s, "No checkpoint to restore", &err, argc - 1, argv + 1);
     if (rc)

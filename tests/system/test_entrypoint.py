@@ -578,6 +578,17 @@ def test_without_criu_nothing_is_waited_for(t):
         assert "Nothing can be restored" in p.text() and "Waiting" not in p.text(), p.text()
 
 
+def test_cold_start_does_not_ask_criu(t):
+    """Where there is nothing to restore, nor to wait for, CRIU is not even started."""
+    (t.dir / "criu").write_text(f"#!/bin/sh\ntouch {t.dir}/asked\nexit 1\n")
+    (t.dir / "criu").chmod(0o755)
+    for wait, asked in (("0", False), ("1", True)):
+        p = container(t, ENTRYPOINT, "echo", "cold",
+                      env=settings(t, CHREK_CRIU=str(t.dir / "criu"), WAIT_FOR_CHECKPOINT=wait))
+        assert p.wait(20) == 0 and p.text().endswith("cold\n"), p.text()
+        assert (t.dir / "asked").exists() == asked, p.text()
+
+
 def test_no_marker_beside_a_cold_start(t):
     """The marker of an earlier life is removed when there is nothing to restore any more."""
     (t.dir / "marker").write_text("restored")
