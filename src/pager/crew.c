@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/compiler.h"
 #include "base/mem.h"
+#include "pager/early.h"
 #include "pager/pace.h"
 
 #include <pthread.h>
@@ -18,6 +19,8 @@
  * than all the others. */
 #define AWAY_NS (16 * CLOCK_MS)
 #define FAR_AWAY_NS (64 * CLOCK_MS)
+
+#define EARLY_BYTES ((size_t)128 << 20) /* of the working set, before there is a process */
 
 struct fault {
     struct space *space;
@@ -53,15 +56,17 @@ struct crew {
     size_t n_spaces;
     struct fault *faults; /* a ring */
     size_t first_fault, n_faults, max_faults;
-    size_t next_chunk, done_chunks; /* of the working set */
-    size_t at_space;                /* where filling is */
+    struct early *early;  /* of the working set */
+    struct fault *parked; /* whose pages others have in hand */
+    size_t n_parked;
+    size_t at_space; /* where filling is */
     uint64_t at_address;
-    unsigned filling; /* threads that have a part in hand */
+    unsigned filling, expanding; /* threads that have a part in hand */
     enum rc rc;
     struct err err;
 };
 
-enum job_kind { JOB_FAULT, JOB_WORKINGSET, JOB_FILL };
+enum job_kind { JOB_FAULT, JOB_EXPAND, JOB_WORKINGSET, JOB_FILL };
 
 struct job {
     enum job_kind kind;
@@ -114,6 +119,39 @@ static bool is_registered(const struct crew *c)
 
 /* ---- what is to be done ---- */
 
+/* The lock is held. */
+static void push_fault(struct crew *c, struct space *s, uint64_t address)
+{
+    if (c->n_faults == c->max_faults || c->max_faults == 0) {
+        struct fault *ring = mem_alloc((2 * c->max_faults + 1) * sizeof(*ring));
+        for (size_t i = 0; c->max_faults && i < c->n_faults; i++)
+            ring[i] = c->faults[(c->first_fault + i) % c->max_faults];
+        free(c->faults);
+        c->faults = ring;
+        c->first_fault = 0;
+        c->max_faults = 2 * c->max_faults + 1;
+    }
+    c->faults[(c->first_fault + c->n_faults++) % c->max_faults] = (struct fault){s, address};
+    (void)pthread_cond_signal(&c->wake); /* whoever waits may take it */
+    (void)pthread_cond_broadcast(&c->relief);
+}
+
+static void park(struct crew *c, struct space *s, uint64_t address)
+{
+    if ((c->n_parked & (c->n_parked - 1)) == 0)
+        c->parked =
+            mem_realloc(c->parked, (c->n_parked ? c->n_parked * 2 : 1) * sizeof(*c->parked));
+    c->parked[c->n_parked++] = (struct fault){s, address};
+}
+
+/* A chunk is no longer in anybody's hand: those who wait for it are looked at again. */
+static void recall_parked(struct crew *c)
+{
+    for (size_t i = 0; i < c->n_parked; i++)
+        push_fault(c, c->parked[i].space, c->parked[i].address);
+    c->n_parked = 0;
+}
+
 /* The part of a run that lies in one extent, so that a chunk is expanded for one thread only. */
 static void cut_to_extent(const struct crew *c, struct regions_run *run)
 {
@@ -158,6 +196,20 @@ static bool next_round(struct crew *c)
     return missing > 0;
 }
 
+/* Until there is a process, half of us leave the processors to CRIU. */
+static bool take_chunk(struct crew *c, struct job *out)
+{
+    if (c->n_spaces > 0) {
+        out->kind = JOB_WORKINGSET;
+        out->chunk = early_give(c->early);
+        return out->chunk != EARLY_NONE;
+    }
+    out->kind = JOB_EXPAND;
+    out->chunk = c->expanding < (c->o.threads + 1) / 2 ? early_expand(c->early) : EARLY_NONE;
+    c->expanding += out->chunk != EARLY_NONE;
+    return out->chunk != EARLY_NONE;
+}
+
 static bool take(struct crew *c, bool only_faults, struct job *out)
 {
     *out = (struct job){.kind = JOB_FAULT};
@@ -170,11 +222,8 @@ static bool take(struct crew *c, bool only_faults, struct job *out)
     }
     if (only_faults)
         return false;
-    if (c->o.workingset && c->n_spaces > 0 && c->next_chunk < c->o.workingset->n_chunks) {
-        out->kind = JOB_WORKINGSET;
-        out->chunk = c->next_chunk++;
+    if (take_chunk(c, out))
         return true;
-    }
     return take_fill(c, out) || (next_round(c) && take_fill(c, out));
 }
 
@@ -276,28 +325,6 @@ static enum rc give_neighbours(struct hand *h, struct space *s, const struct reg
     return rc;
 }
 
-static enum rc serve_fault(struct hand *h, const struct job *j, struct err *err)
-{
-    struct crew *c = h->crew;
-    struct regions_run run;
-    (void)__atomic_fetch_add(&c->o.figures->faults, 1, __ATOMIC_RELAXED);
-    while (!stopped(c)) {
-        if (space_find(j->space, j->run.address, 1, &run)) {
-            record_add(c->o.record, run.stream, run.first);
-            enum rc rc = give_run(h, j->space, run, err);
-            /* While the rest waits for a record to be complete, nothing may come by the way. */
-            bool more = __atomic_load_n(&c->fill, __ATOMIC_RELAXED);
-            return rc || !more ? rc : give_neighbours(h, j->space, &run, err);
-        }
-        enum space_result result = space_give_zero(j->space, j->run.address, err);
-        if (result == SPACE_OK)
-            return RC_OK;
-        if (result == SPACE_FAILED)
-            return RC_IO;
-    }
-    return RC_OK;
-}
-
 /* Where a page of a stream belonged when the checkpoint was made. */
 static const struct home *home_of(const struct crew *c, uint32_t stream, uint64_t first)
 {
@@ -366,31 +393,100 @@ static enum rc give_extent(struct hand *h, struct workingset_extent e, const uin
     return RC_OK;
 }
 
-static enum rc serve_workingset(struct hand *h, const struct job *j, struct err *err)
+/* Before there is a process to give it to. */
+static void expand_early(struct hand *h, size_t chunk)
+{
+    struct crew *c = h->crew;
+    struct err damage = ERR_INIT;
+    uint8_t *room = early_data(c->early, chunk);
+    enum rc rc = workingset_chunk(c->o.workingset, chunk, h->scratch, room, &damage);
+    (void)pthread_mutex_lock(&c->lock);
+    early_expanded(c->early, chunk, !rc);
+    c->expanding--;
+    recall_parked(c);
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+/* A chunk that was taken to be given. */
+static enum rc give_chunk(struct hand *h, size_t chunk, struct err *err)
 {
     struct crew *c = h->crew;
     const struct workingset *w = c->o.workingset;
     struct err damage = ERR_INIT;
-    h->chunk = MEMORY_ZERO;
-    enum rc rc = workingset_chunk(w, j->chunk, h->scratch, h->pages, &damage);
-    uint64_t begin = j->chunk * MEMORY_CHUNK_PAGES, end = begin + w->chunks[j->chunk].pages;
-    uint64_t at = c->begins[j->chunk].page;
+    const uint8_t *pages = early_data(c->early, chunk);
+    enum rc rc = RC_OK;
+    if (!pages) {
+        h->chunk = MEMORY_ZERO;
+        rc = workingset_chunk(w, chunk, h->scratch, h->pages, &damage);
+        pages = h->pages;
+    }
+    uint64_t begin = chunk * MEMORY_CHUNK_PAGES, end = begin + w->chunks[chunk].pages;
+    uint64_t at = c->begins[chunk].page;
     const size_t n = rc ? 0 : w->n_extents; /* damaged: its pages come from packs, as all others */
     rc = RC_OK;
-    for (size_t i = c->begins[j->chunk].extent; !rc && i < n && at < end; i++) {
+    for (size_t i = c->begins[chunk].extent; !rc && i < n && at < end; i++) {
         struct workingset_extent e = w->extents[i];
         uint64_t skip = begin > at ? begin - at : 0, room = end - at - skip;
         e.first += skip;
         e.pages -= (uint32_t)skip;
         e.pages = e.pages < room ? e.pages : (uint32_t)room;
-        rc = give_extent(h, e, h->pages + (at + skip - begin) * MEMORY_PAGE, err);
+        rc = give_extent(h, e, pages + (at + skip - begin) * MEMORY_PAGE, err);
         at += w->extents[i].pages;
     }
     (void)pthread_mutex_lock(&c->lock);
-    if (++c->done_chunks == w->n_chunks)
+    if (early_given(c->early, chunk))
         c->o.figures->workingset_ns = clock_now();
+    recall_parked(c);
     (void)pthread_mutex_unlock(&c->lock);
     return rc;
+}
+
+/* The working set's chunk that a page is in which somebody waits for, if it is still to come: then
+ * it is the caller's to give.  When another thread has it in hand, the fault is looked at again
+ * afterwards.  A forked process is given nothing of the working set. */
+static size_t take_chunk_of(struct crew *c, const struct job *j, const struct regions_run *page,
+                            bool *out_parked)
+{
+    /* While CRIU works, a chunk may have to wait for a process that CRIU makes only later. */
+    bool wanted = j->space && j->space->pid && is_registered(c);
+    size_t chunk = wanted ? early_find(c->early, page->stream, page->first) : EARLY_NONE;
+    if (chunk == EARLY_NONE)
+        return EARLY_NONE;
+    (void)pthread_mutex_lock(&c->lock);
+    *out_parked = early_in_hand(c->early, chunk);
+    if (*out_parked)
+        park(c, j->space, j->run.address);
+    bool ours = early_give_this(c->early, chunk);
+    (void)pthread_mutex_unlock(&c->lock);
+    return ours ? chunk : EARLY_NONE;
+}
+
+static enum rc serve_fault(struct hand *h, const struct job *j, struct err *err)
+{
+    struct crew *c = h->crew;
+    struct regions_run run;
+    bool parked = false;
+    while (!stopped(c)) {
+        if (space_find(j->space, j->run.address, 1, &run)) {
+            size_t chunk = take_chunk_of(c, j, &run, &parked);
+            enum rc given = chunk == EARLY_NONE ? RC_OK : give_chunk(h, chunk, err);
+            if (given || parked)
+                return given;
+            if (chunk != EARLY_NONE)
+                continue; /* it is there now, unless the program has moved it */
+            record_add(c->o.record, run.stream, run.first);
+            enum rc rc = give_run(h, j->space, run, err);
+            /* While the rest waits for a record to be complete, nothing may come by the way. */
+            bool more = __atomic_load_n(&c->fill, __ATOMIC_RELAXED);
+            return rc || !more ? rc : give_neighbours(h, j->space, &run, err);
+        }
+        enum space_result result = space_give_zero(j->space, j->run.address, err);
+        if (result == SPACE_OK)
+            return RC_OK;
+        if (result == SPACE_FAILED)
+            return RC_IO;
+    }
+    return RC_OK;
 }
 
 /* Leave the processors to others for a while, but not while somebody waits for a page. */
@@ -412,8 +508,10 @@ static enum rc serve(struct hand *h, const struct job *j, struct err *err)
     (j->kind == JOB_FILL ? pace_behind : pace_before)(&h->pace);
     if (j->kind == JOB_FAULT)
         rc = serve_fault(h, j, err);
+    else if (j->kind == JOB_EXPAND)
+        expand_early(h, j->chunk);
     else if (j->kind == JOB_WORKINGSET)
-        rc = serve_workingset(h, j, err);
+        rc = give_chunk(h, j->chunk, err);
     else
         rc = give_run(h, j->space, j->run, err);
     (void)pthread_mutex_lock(&c->lock);
@@ -509,6 +607,7 @@ enum rc crew_new(const struct crew_options *o, struct crew **out, struct err *er
     (void)pthread_condattr_destroy(&attr);
     find_homes(c);
     find_begins(c);
+    c->early = early_new(o->workingset, EARLY_BYTES);
     unsigned wanted = o->threads < CREW_MAX ? o->threads : CREW_MAX;
     for (; c->n_threads < wanted + 1; c->n_threads++)
         if (pthread_create(&c->threads[c->n_threads], NULL, work_thread, c) != 0)
@@ -531,19 +630,9 @@ void crew_add(struct crew *c, struct space *s)
 
 void crew_fault(struct crew *c, struct space *s, uint64_t address)
 {
+    (void)__atomic_fetch_add(&c->o.figures->faults, 1, __ATOMIC_RELAXED);
     (void)pthread_mutex_lock(&c->lock);
-    if (c->n_faults == c->max_faults || c->max_faults == 0) {
-        struct fault *ring = mem_alloc((2 * c->max_faults + 1) * sizeof(*ring));
-        for (size_t i = 0; c->max_faults && i < c->n_faults; i++)
-            ring[i] = c->faults[(c->first_fault + i) % c->max_faults];
-        free(c->faults);
-        c->faults = ring;
-        c->first_fault = 0;
-        c->max_faults = 2 * c->max_faults + 1;
-    }
-    c->faults[(c->first_fault + c->n_faults++) % c->max_faults] = (struct fault){s, address};
-    (void)pthread_cond_signal(&c->wake); /* whoever waits may take it */
-    (void)pthread_cond_broadcast(&c->relief);
+    push_fault(c, s, address);
     (void)pthread_mutex_unlock(&c->lock);
 }
 
@@ -592,5 +681,7 @@ void crew_freep(struct crew **p)
     free(c->begins);
     free(c->spaces);
     free(c->faults);
+    free(c->parked);
+    early_freep(&c->early);
     free(c);
 }

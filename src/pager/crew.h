@@ -2,8 +2,12 @@
  *
  * What is to be done, in this order: what a program waits for (faults), the working set, and when
  * every mapping is in place the rest, from the first address to the last.  One thread serves faults
- * only; the others turn to a fault as soon as they have finished the chunk in their hands, and work
- * with low priority on the rest, so that the program comes first.
+ * only; the others turn to a fault as soon as they have finished the chunk in their hands, and keep
+ * out of the way with the rest (pace.h), so that the program comes first.
+ *
+ * Of the working set as much as fits is expanded while CRIU still makes the processes (early.h).
+ * Who waits for a page of it gets its whole chunk next, or waits for the thread that has it in
+ * hand.
  *
  * A page comes from a verified chunk, or not at all: when one cannot be had the crew stops, and its
  * owner is told to end the processes.  A working set that is damaged only is no longer used.
