@@ -1,5 +1,6 @@
 #include "agent/rescue.h"
 
+#include "agent/answer.h"
 #include "agent/leftover.h"
 #include "agent/log.h"
 #include "agent/worker.h"
@@ -75,12 +76,8 @@ enum rc rescue_parse(const char *text, size_t len, yyjson_doc **doc, struct resc
 static void format_result(enum rc rc, const struct err *err, bool told,
                           const struct rescue_result *r, struct buf *out)
 {
-    CLEANUP(json_mut_docp) yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
-    yyjson_mut_val *o = yyjson_mut_obj(doc);
-    yyjson_mut_doc_set_root(doc, o);
-    (void)yyjson_mut_obj_add_int(doc, o, "rc", (int)rc);
-    if (rc)
-        (void)yyjson_mut_obj_add_str(doc, o, "error", err->msg);
+    CLEANUP(json_mut_docp) yyjson_mut_doc *doc = answer_new(rc, err);
+    yyjson_mut_val *o = yyjson_mut_doc_get_root(doc);
     (void)yyjson_mut_obj_add_bool(doc, o, "told", told);
     (void)yyjson_mut_obj_add_uint(doc, o, "total_ns", r->total_ns);
     (void)yyjson_mut_obj_add_uint(doc, o, "memory_bytes", r->memory_bytes);
@@ -91,16 +88,11 @@ static enum rc parse_result(const struct buf *text, struct rescue_result *out, b
                             struct err *err)
 {
     CLEANUP(json_docp) yyjson_doc *doc = NULL;
-    enum rc rc = json_parse("the worker's answer", buf_str(text), text->len, &doc, err);
+    enum rc rc = answer_parse(text, &doc, err);
+    yyjson_val *o = yyjson_doc_get_root(doc);
+    *out_told = json_bool(o, "told", false); /* of a failure, too */
     if (rc)
         return rc;
-    yyjson_val *o = yyjson_doc_get_root(doc);
-    uint64_t code = json_u64(o, "rc", RC_COUNT_);
-    *out_told = json_bool(o, "told", false);
-    if (code >= RC_COUNT_)
-        return err_set(err, RC_CORRUPT, "the worker's answer has no code");
-    if (code)
-        return err_set(err, (enum rc)code, "%.480s", json_str(o, "error", "no reason given"));
     *out = (struct rescue_result){.total_ns = json_u64(o, "total_ns", 0),
                                   .memory_bytes = json_u64(o, "memory_bytes", 0)};
     return RC_OK;

@@ -1,5 +1,6 @@
 #include "agent/work.h"
 
+#include "agent/answer.h"
 #include "agent/log.h"
 #include "agent/worker.h"
 #include "base/clock.h"
@@ -141,12 +142,8 @@ enum rc work_parse(const char *text, size_t len, yyjson_doc **doc, struct work *
 static void format_result(enum rc rc, const struct err *err, const struct work_result *r,
                           struct buf *out)
 {
-    CLEANUP(json_mut_docp) yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
-    yyjson_mut_val *o = yyjson_mut_obj(doc);
-    yyjson_mut_doc_set_root(doc, o);
-    (void)yyjson_mut_obj_add_int(doc, o, "rc", (int)rc);
-    if (rc)
-        (void)yyjson_mut_obj_add_str(doc, o, "error", err->msg);
+    CLEANUP(json_mut_docp) yyjson_mut_doc *doc = answer_new(rc, err);
+    yyjson_mut_val *o = yyjson_mut_doc_get_root(doc);
     (void)yyjson_mut_obj_add_uint(doc, o, "total_bytes", r->total_bytes);
     (void)yyjson_mut_obj_add_uint(doc, o, "memory_bytes", r->memory_bytes);
     (void)yyjson_mut_obj_add_uint(doc, o, "freeze_ns", r->freeze_ns);
@@ -157,15 +154,10 @@ static void format_result(enum rc rc, const struct err *err, const struct work_r
 static enum rc parse_result(const struct buf *text, struct work_result *out, struct err *err)
 {
     CLEANUP(json_docp) yyjson_doc *doc = NULL;
-    enum rc rc = json_parse("the worker's answer", buf_str(text), text->len, &doc, err);
+    enum rc rc = answer_parse(text, &doc, err);
     if (rc)
         return rc;
     yyjson_val *o = yyjson_doc_get_root(doc);
-    uint64_t code = json_u64(o, "rc", RC_COUNT_);
-    if (code >= RC_COUNT_)
-        return err_set(err, RC_CORRUPT, "the worker's answer has no code");
-    if (code)
-        return err_set(err, (enum rc)code, "%.480s", json_str(o, "error", "no reason given"));
     *out = (struct work_result){.total_bytes = json_u64(o, "total_bytes", 0),
                                 .memory_bytes = json_u64(o, "memory_bytes", 0),
                                 .freeze_ns = json_u64(o, "freeze_ns", 0),
