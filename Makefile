@@ -33,6 +33,7 @@ install: all criu
 	@rm -rf $(DESTDIR)$(abspath $(PREFIX))/lib/chrek/criu
 	@cp -a build/criu $(DESTDIR)$(abspath $(PREFIX))/lib/chrek/criu
 	@echo "Programs: $(DESTDIR)$(abspath $(PREFIX))/bin, their CRIU: $(DESTDIR)$(abspath $(PREFIX))/lib/chrek/criu"
+	@echo "What this machine can do: sudo $(abspath $(PREFIX))/bin/chrek doctor"
 
 fmt:
 	@tools/lint --fix format
