@@ -8,12 +8,15 @@
 #include "base/clock.h"
 #include "base/compiler.h"
 #include "base/mem.h"
+#include "base/sys.h"
 #include "store/done.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define LOOK_AGAIN_NS (5 * CLOCK_S) /* when the world could not be asked */
 #define BACKOFF_MAX_NS (600 * CLOCK_S)
@@ -23,6 +26,7 @@ struct turn {
     const struct attend *a;
     const struct kube_pod *p;
     struct cri_container c;
+    int pidfd;      /* of the container's first process */
     const char *id; /* of the checkpoint; borrowed; NULL: not known yet */
     unsigned attempts;
 };
@@ -49,7 +53,7 @@ static enum rc tell_program(const struct turn *t, const char *failure, struct er
                  t->p->name_space, "pod", t->p->name, "container", t->c.name, NULL);
         return RC_OK;
     }
-    return signal_file_write(t->c.pid, path, &d, err);
+    return signal_file_write(t->pidfd, path, &d, err);
 }
 
 /* First the program: after the annotations nobody would do it if the agent ended in between. */
@@ -256,11 +260,27 @@ static bool refuse(const struct attend *a, const struct kube_pod *p, const char 
     return !rc || rc == RC_NOT_FOUND;
 }
 
+/* The container's first process, held: the runtime has said again that it is that one, so that a
+ * number that had been somebody else's meanwhile is found out. */
+static enum rc hold(const struct attend *a, const char *id, struct turn *t, struct err *err)
+{
+    enum rc rc = cri_container(a->cri, id, &t->c, err);
+    if (rc)
+        return rc;
+    pid_t first = t->c.pid;
+    t->pidfd = first > 0 ? (int)syscall(SYS_pidfd_open, first, 0) : -1;
+    cri_container_done(&t->c);
+    rc = cri_container(a->cri, id, &t->c, err);
+    if (!rc && (t->pidfd < 0 || t->c.pid != first || t->c.state != CRI_RUNNING))
+        rc = err_set(err, RC_NOT_FOUND, "it does not run");
+    return rc;
+}
+
 void attend_pod(const struct attend *a, const struct kube_pod *p, char **out_done,
                 uint64_t *out_due)
 {
     struct err err = ERR_INIT;
-    struct turn t = {.a = a, .p = p};
+    struct turn t = {.a = a, .p = p, .pidfd = -1};
     const struct kube_pod_container *chosen = NULL;
     bool done = false;
     *out_done = NULL;
@@ -271,12 +291,12 @@ void attend_pod(const struct attend *a, const struct kube_pod *p, char **out_don
         return;
     }
     const char *id = cri_bare_id(chosen->id);
-    enum rc rc = cri_container(a->cri, id, &t.c, &err);
-    if (rc == RC_OK && t.c.pid > 0 && t.c.state == CRI_RUNNING)
+    if (hold(a, id, &t, &err) == RC_OK)
         done = decide(&t, out_due);
     else
         log_warn("container not to be looked at", "namespace", p->name_space, "pod", p->name,
-                 "container", chosen->name, "error", rc ? err.msg : "it does not run", NULL);
+                 "container", chosen->name, "error", err.msg, NULL);
+    fd_closep(&t.pidfd);
     cri_container_done(&t.c);
     if (done)
         *out_done = mem_strdup(id);

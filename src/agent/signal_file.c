@@ -5,6 +5,7 @@
 #include "base/fs.h"
 #include "base/mem.h"
 #include "base/sys.h"
+#include "container/place.h"
 #include "store/done.h"
 
 #include <errno.h>
@@ -12,6 +13,8 @@
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define MODE 0644
 
@@ -49,20 +52,38 @@ static bool is_fine(const char *path, const char *name)
     return path[0] == '/' && name[0] && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
-enum rc signal_file_write(pid_t pid, const char *path, const struct done *d, struct err *err)
+/* Of the process that the pidfd holds: it still lives when its number was used. */
+static enum rc open_root(int pidfd, int *out, struct err *err)
 {
-    char root_path[48];
+    pid_t pid = 0;
+    char path[48];
+    enum rc rc = place_pid_of(pidfd, &pid, err);
+    if (rc)
+        return rc;
+    (void)snprintf(path, sizeof(path), "/proc/%d/root", (int)pid);
+    CLEANUP(fd_closep) int root = sys_openat(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0);
+    if (syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) < 0)
+        return err_set(err, RC_NOT_FOUND, "the process has ended");
+    if (root < 0)
+        return err_sys(err, "the container's root");
+    *out = fd_steal(&root);
+    return RC_OK;
+}
+
+enum rc signal_file_write(int pidfd, const char *path, const struct done *d, struct err *err)
+{
+    int opened = -1;
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : "";
     if (!is_fine(path, name))
         return err_set(err, RC_INVALID, "signal file '%.200s': no path of a file", path);
-    (void)snprintf(root_path, sizeof(root_path), "/proc/%d/root", (int)pid);
-    CLEANUP(fd_closep) int root = sys_openat(AT_FDCWD, root_path, O_PATH | O_DIRECTORY, 0);
-    if (root < 0)
-        return err_sys(err, "signal file '%.200s': the container's root", path);
+    enum rc rc = open_root(pidfd, &opened, err);
+    if (rc)
+        return err_ctx(err, rc, "signal file '%.200s'", path);
+    CLEANUP(fd_closep) int root = opened;
     CLEANUP(mem_freep) char *folder = mem_asprintf("%.*s", (int)(slash - path), path);
     CLEANUP(buf_done) struct buf text = BUF_INIT;
     int made = -1;
-    enum rc rc = make_dirs(root, folder, &made, err);
+    rc = make_dirs(root, folder, &made, err);
     CLEANUP(fd_closep) int dir = made;
     done_format(d, &text);
     if (!rc)

@@ -9,8 +9,8 @@
 struct done;
 
 /* Write it below the root directory of a process, so that whoever reads it sees all of it.
- * pid     as we see it
+ * pidfd   of the process; borrowed: its number may be another's by now
  * path    in the container, absolute; its folders are made (0755).  Neither `..` nor a symbolic
  *         link in it leads out of the container
  * errors  RC_INVALID (path), RC_NOT_FOUND (the process is gone), RC_DENIED, RC_NO_SPACE, RC_IO */
-enum rc signal_file_write(pid_t pid, const char *path, const struct done *d, struct err *err);
+enum rc signal_file_write(int pidfd, const char *path, const struct done *d, struct err *err);

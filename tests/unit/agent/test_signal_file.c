@@ -3,6 +3,7 @@
 #include "base/compiler.h"
 #include "base/fs.h"
 #include "base/mem.h"
+#include "base/sys.h"
 #include "harness/test.h"
 #include "store/done.h"
 
@@ -10,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,6 +41,13 @@ static void end(pid_t pid)
     CHECK(waitpid(pid, NULL, 0) == pid);
 }
 
+static int hold(pid_t pid)
+{
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    CHECK(fd >= 0);
+    return fd;
+}
+
 static const struct done good = {.checkpoint_id = "a", .checkpoint_path = "/c/a", .success = true};
 
 TEST(the_file_appears_whole_in_the_processs_root)
@@ -48,9 +57,10 @@ TEST(the_file_appears_whole_in_the_processs_root)
     CLEANUP(buf_done) struct buf text = BUF_INIT;
     CLEANUP(mem_freep) char *path = mem_asprintf("%s/new/folder/a.done", test_dir());
     pid_t pid = process_in(test_dir());
+    CLEANUP(fd_closep) int held = hold(pid);
     (void)umask(077); /* its mode is its own */
-    CHECK_OK(signal_file_write(pid, "/new/folder/a.done", &good, &err));
-    CHECK_OK(signal_file_write(pid, "/new/folder/a.done", &good, &err)); /* also in place of one */
+    CHECK_OK(signal_file_write(held, "/new/folder/a.done", &good, &err));
+    CHECK_OK(signal_file_write(held, "/new/folder/a.done", &good, &err)); /* also in place of one */
     CHECK_OK(fs_read_file(AT_FDCWD, path, 4096, &text, &err));
     CHECK(strstr(text.data, "{\n  \"checkpoint_id\": \"a\",\n  \"checkpoint_path\": \"/c/a\",\n"));
     CHECK(strstr(text.data, "\"success\": true\n}"));
@@ -72,8 +82,9 @@ TEST(no_link_and_no_dots_lead_out_of_the_root)
     CHECK(symlink(outside, out) == 0 && symlink("../outside", up) == 0 &&
           symlink("/proc/self/root", link) == 0);
     pid_t pid = process_in(root);
+    CLEANUP(fd_closep) int held = hold(pid);
     for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
-        (void)!signal_file_write(pid, paths[i], &good, NULL);
+        (void)!signal_file_write(held, paths[i], &good, NULL);
         CLEANUP(mem_freep) char *a = mem_asprintf("%s/a.done", outside);
         CLEANUP(mem_freep) char *b = mem_asprintf("%s/a.done", test_dir());
         CHECK(access(a, F_OK) < 0 && access(b, F_OK) < 0);
@@ -85,8 +96,21 @@ TEST(no_link_and_no_dots_lead_out_of_the_root)
 TEST(what_is_no_file_of_a_process_is_refused)
 {
     struct err err = ERR_INIT;
-    CHECK_RC(signal_file_write(getpid(), "relative", &good, &err), RC_INVALID);
-    CHECK_RC(signal_file_write(getpid(), "/tmp/", &good, &err), RC_INVALID);
-    CHECK_RC(signal_file_write(getpid(), "/tmp/..", &good, &err), RC_INVALID);
-    CHECK_RC(signal_file_write(4194303, "/tmp/x", &good, &err), RC_NOT_FOUND);
+    CLEANUP(fd_closep) int self = hold(getpid());
+    CHECK_RC(signal_file_write(self, "relative", &good, &err), RC_INVALID);
+    CHECK_RC(signal_file_write(self, "/tmp/", &good, &err), RC_INVALID);
+    CHECK_RC(signal_file_write(self, "/tmp/..", &good, &err), RC_INVALID);
+}
+
+TEST(who_has_ended_is_not_another_one_of_its_number)
+{
+    struct err err = ERR_INIT;
+    pid_t pid = process_in(test_dir());
+    CLEANUP(fd_closep) int held = hold(pid);
+    (void)kill(pid, SIGKILL);
+    CHECK(waitid(P_PID, (id_t)pid, &(siginfo_t){0}, WEXITED | WNOWAIT) == 0);
+    CHECK(signal_file_write(held, "/tmp/x", &good, &err) !=
+          RC_OK); /* its number is still its own */
+    CHECK(waitpid(pid, NULL, 0) == pid);
+    CHECK_RC(signal_file_write(held, "/tmp/x", &good, &err), RC_NOT_FOUND);
 }
