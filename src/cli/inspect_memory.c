@@ -31,10 +31,8 @@ void inspect_memory_people(const struct memory *m, const struct workingset *w, s
              buf_str(&bytes), percent(t.bytes, t.stored * MEMORY_PAGE), m->n_chunks, m->n_packs);
     if (t.stored > t.different)
         size_line(out, "others' pages", t.stored - t.different, "  in the same chunks");
-    buf_addf(out,
-             "  %-18s %9" PRIu64 "%%  reads of a chunk for each chunk, in %" PRIu64
-             " places of %zu packs\n",
-             "scatter", percent(t.reads, m->n_chunks), t.places, m->n_packs);
+    buf_addf(out, "  %-18s %10" PRIu64 "  in %zu packs: more pieces take more reads\n", "pieces",
+             t.places, m->n_packs);
     if (!w)
         return;
     CLEANUP(buf_done) struct buf note = BUF_INIT;

@@ -4,6 +4,7 @@
 #include "base/compiler.h"
 #include "base/fs.h"
 #include "base/mem.h"
+#include "base/num.h"
 #include "base/sys.h"
 #include "container/join.h"
 #include "container/scan.h"
@@ -12,6 +13,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -189,13 +191,12 @@ static enum rc tree_by_children(pid_t root, struct growing *g)
             continue; /* it has ended meanwhile: it has no children any more */
         if (rc || g->n > PROCESSES_MAX)
             return rc ? rc : RC_TOO_BIG;
-        char *end = NULL;
-        for (const char *next = buf_str(&text);; next = end) {
-            long pid = strtol(next, &end, 10);
-            if (end == next)
-                break;
-            add_process(g, (pid_t)pid);
-        }
+        CLEANUP(mem_freep) char *list = buf_steal(&text);
+        char *save = NULL;
+        uint64_t pid = 0;
+        for (char *word = strtok_r(list, " \n", &save); word; word = strtok_r(NULL, " \n", &save))
+            if (num_parse_u64(word, 1, INT_MAX, &pid, NULL) == RC_OK)
+                add_process(g, (pid_t)pid);
     }
     return g->n ? RC_OK : RC_NOT_FOUND;
 }

@@ -94,7 +94,7 @@ enum rc bounds_parse_schedule(const char *text, size_t len, struct bounds_schedu
     for (char *word = at ? strtok_r(at + 1, " \n", &save) : NULL; word && n <= POLICY;
          word = strtok_r(NULL, " \n", &save), n++) {
         char *end = word;
-        long value = strtol(word, &end, 10);
+        long long value = strtoll(word, &end, 10); /* niceness has a sign */
         if ((n == NICE || n == PRIORITY || n == POLICY) && *end)
             break;
         if (n == NICE)
