@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import subprocess
+import time
 
 from lib import Skip, wait_for
 from node import UNPRIVILEGED
@@ -224,11 +225,17 @@ def process(name, parent):
     return None
 
 
-def hold(s, name):
-    """Stop a process of the agent's as soon as it is there."""
-    pid = wait_for(name, lambda: process(name, s.agent.pid), timeout=60)
+def ask_and_hold(s, name, **more):
+    """A container that asks, and the CRIU that restores for it, stopped as soon as it is there: it takes some
+    tenths of a second, so it is looked for without a pause, from the moment on that the agent may begin."""
+    s.agent.send_signal(signal.SIGSTOP)
+    place = s.ask(name, **more)
+    s.agent.send_signal(signal.SIGCONT)
+    deadline = time.monotonic() + 60
+    while not (pid := process("swrk", s.agent.pid)):
+        assert time.monotonic() < deadline, s.agent.text()
     os.kill(pid, signal.SIGSTOP)
-    return pid
+    return place, pid
 
 
 def test_an_agent_that_is_silent(t):
@@ -252,8 +259,7 @@ def test_an_agent_that_is_killed_restoring(t):
     with door(t) as s:
         s.start_agent()
         s.capture(security=UNPRIVILEGED)
-        place = s.ask("orphan")
-        criu = hold(s, "swrk")
+        place, criu = ask_and_hold(s, "orphan")
         s.stop_agent(signal.SIGKILL)
         os.kill(criu, signal.SIGCONT)
         s.start_agent()
@@ -282,8 +288,7 @@ def traced_by(pid):
 @contextlib.contextmanager
 def unaudited(s, name):
     """A restore with its tree whole, before it may run: its place, the worker, CRIU and the tree."""
-    place = s.ask(name, env={"CHREK_AGENT_TIMEOUT": "60s"})
-    criu = hold(s, "swrk")
+    place, criu = ask_and_hold(s, name, env={"CHREK_AGENT_TIMEOUT": "60s"})
     worker = process("__restore", s.agent.pid)
     first = s.node.pid(place.containers["main"])
     os.kill(first, signal.SIGSTOP)  # it does not say `go`
@@ -330,8 +335,7 @@ def test_a_worker_that_is_killed_before_criu_is_done(t):
     with door(t) as s:
         s.start_agent()
         s.capture(security=UNPRIVILEGED)
-        place = s.ask("orphan", env={"CHREK_AGENT_TIMEOUT": "60s"})
-        criu = hold(s, "swrk")
+        place, criu = ask_and_hold(s, "orphan", env={"CHREK_AGENT_TIMEOUT": "60s"})
         os.kill(process("__restore", s.agent.pid), signal.SIGKILL)
         cold(s, place, "ended by signal 9")
         assert gone(criu)
@@ -348,8 +352,8 @@ def test_what_a_container_could_not_have_by_itself(t):
         s.capture(command=("/bin/tiny", "tick", "/data/log"), mounts=[(volume, "/data")], security={})
 
         def ask(name, change, **more):
-            place = s.ask(name, mounts=[(volume, "/data")], security={}, env={"CHREK_AGENT_TIMEOUT": "60s"}, **more)
-            criu = hold(s, "swrk")
+            place, criu = ask_and_hold(s, name, mounts=[(volume, "/data")], security={},
+                                       env={"CHREK_AGENT_TIMEOUT": "60s"}, **more)
             change(s.node.pid(place.containers["main"]))
             os.kill(criu, signal.SIGCONT)
             return place
