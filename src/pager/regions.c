@@ -130,9 +130,10 @@ void regions_add(struct regions *r, uint64_t address, uint64_t pages, uint32_t s
     r->missing += pages;
 }
 
+/* Never empty, also if another thread has given its first page meanwhile. */
 static struct regions_run run_of(const struct region *g, uint64_t page, uint64_t max)
 {
-    uint64_t end = next_page(g, page, false);
+    uint64_t end = next_page(g, page + 1, false);
     return (struct regions_run){.address = g->address + page * REGIONS_PAGE,
                                 .pages = end - page < max ? end - page : max,
                                 .first = g->first + page,

@@ -2,6 +2,7 @@
 #include "harness/test.h"
 #include "pager/regions.h"
 
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,6 +187,42 @@ static void change(struct regions *r, struct model *m, unsigned *seed)
         memset(&m->page[from], 0, n * sizeof(m->page[0]));
         memcpy(&m->page[to], &old.page[from], n * sizeof(m->page[0]));
     }
+}
+
+#define SHARED_PAGES 2000000U
+
+/* Where the other thread is; atomic. */
+struct race {
+    struct regions r;
+    uint64_t at;
+};
+
+static void *fill_all(void *arg)
+{
+    struct race *x = arg;
+    for (uint64_t page = 0; page < SHARED_PAGES; page++) {
+        __atomic_store_n(&x->at, page, __ATOMIC_RELAXED);
+        regions_filled(&x->r, page * PAGE, 1);
+    }
+    return NULL;
+}
+
+/* Two threads give the same page: the one that comes too late must not give nothing, which the
+ * kernel refuses. */
+TEST(a_run_is_never_empty_whatever_others_fill)
+{
+    struct race x = {.at = 0};
+    struct regions_run run;
+    pthread_t thread;
+    regions_add(&x.r, 0, SHARED_PAGES, 1, 0);
+    CHECK(pthread_create(&thread, NULL, fill_all, &x) == 0);
+    while (regions_missing(&x.r) > 0) {
+        uint64_t at = __atomic_load_n(&x.at, __ATOMIC_RELAXED) * PAGE;
+        CHECK(!regions_find(&x.r, at, 64, &run) || run.pages > 0);
+        CHECK(!regions_next(&x.r, at, 64, &run) || run.pages > 0);
+    }
+    (void)pthread_join(thread, NULL);
+    regions_done(&x.r);
 }
 
 TEST(whatever_a_program_does_the_table_follows)
