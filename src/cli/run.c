@@ -311,7 +311,6 @@ static int live(const struct run_values *v, struct life_options *o)
         rc = cancel_init(&cancel, &err);
     if (rc)
         return fail_run(&err, false);
-    engine.progress = NULL; /* the terminal is the command's */
     engine.cancel = &cancel;
     engine.by_signal = true;
     o->store = store;

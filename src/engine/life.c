@@ -141,6 +141,7 @@ static _Noreturn void work(struct life *l, int to)
     struct engine_outcome outcome = {0};
     pid_t pid = 0;
     uint64_t begun = clock_now();
+    /* Without progress: the terminal is the command's while it runs. */
     struct engine quiet = {.criu = l->engine->criu, .cancel = &l->cancel};
     backend_after_fork(store_backend(l->o->store));
     enum rc rc = registry_host_pid(l->record.init, l->record.pid, &pid, &err);

@@ -3,7 +3,7 @@
 
 $PROXY_CRIU is the real program; $PROXY says when to do what, as MESSAGE=ACTION: once CRIU has said
 a message with that text (and chrek has answered) the proxy kills CRIU and ends ("kill"), or hands
-on no more until chrek ends ("hang", and makes a file beside this one, its name and ".met"); or CRIU is killed before chrek gets the message ("die").  That the real one knows CHREK_HIDDEN_FD is looked for in this file.
+on no more until chrek ends ("hang", and makes a file beside this one, its name and ".met"), or hands the message on later ("late"); or CRIU is killed before chrek gets it ("die").  That the real one knows CHREK_HIDDEN_FD is looked for in this file.
 """
 
 import array
@@ -12,6 +12,7 @@ import select
 import socket
 import subprocess
 import sys
+import time
 
 SIZE = 1 << 20
 
@@ -40,10 +41,12 @@ def main():
     theirs.close()
     met = False
 
-    def die(data):
+    def before(data):
         if action == "die" and text.encode() in data:
             criu.kill()
             criu.wait()
+        if action == "late" and text.encode() in data:
+            time.sleep(3)
 
     while True:
         ready, _, _ = select.select([chrek, ours], [], [])
@@ -53,7 +56,7 @@ def main():
             if met and source is chrek and action == "kill":
                 criu.kill()
                 return
-            data = hand_on(source, to, die)
+            data = hand_on(source, to, before)
             if data is None:
                 criu.kill()
                 return

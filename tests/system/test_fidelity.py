@@ -203,6 +203,25 @@ def test_a_restored_full_screen_program_draws_again(t):
     again.wait()
 
 
+def test_progress_of_a_long_restore(t):
+    """Who waits for a restore sees how far it is, on a terminal; nothing of that is left when the program runs."""
+    first = Terminal(t, "run", "--name", "c", "--ready", "log:up", "--stop", "--", "python3", "-c", FULL_SCREEN)
+    assert os.waitstatus_to_exitcode(first.wait()) == 0, first.text
+    t.env.update(t.between("post-restore", "late"))
+    again = Terminal(t, "restore", "c")
+    again.read_until("drawn")
+    assert "Restoring" in again.text, again.text
+    shown, after = again.text.rsplit("Restoring", 1)
+    assert after.index("\033[K") < after.index("chrek: restored") < after.index("drawn"), again.text
+    again.type("\x03")
+    again.wait()
+    quiet = Terminal(t, "restore", "--quiet", "c")
+    quiet.read_until("drawn")
+    assert "Restoring" not in quiet.text, quiet.text
+    quiet.type("\x03")
+    quiet.wait()
+
+
 def test_ctrl_c_with_output_in_a_pipe(t):
     """Ctrl-C and Ctrl-Z reach all that the terminal would have reached, not the first process only."""
     script = "python3 -u -c 'import time; print(12345, flush=True); time.sleep(40)'; true"
