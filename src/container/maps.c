@@ -64,8 +64,11 @@ static unsigned take_flags(struct scan s)
     static const struct {
         const char *text;
         unsigned flag;
-    } known[] = {{"lo", MAPS_LOCKS},  {"ht", MAPS_HUGE},   {"io", MAPS_IO},       {"pf", MAPS_IO},
-                 {"sl", MAPS_SEALED}, {"ss", MAPS_SHADOW}, {"mw", MAPS_MAY_WRITE}};
+    } known[] = {{"lo", MAPS_LOCKS},        {"ht", MAPS_HUGE},
+                 {"io", MAPS_IO},           {"pf", MAPS_IO},
+                 {"sl", MAPS_SEALED},       {"ss", MAPS_SHADOW},
+                 {"mw", MAPS_MAY_WRITE},    {"hg", MAPS_WANTS_HUGE_PAGES},
+                 {"nh", MAPS_NO_HUGE_PAGES}};
     unsigned flags = 0;
     struct scan word;
     while (scan_word(&s, &word))

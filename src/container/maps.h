@@ -17,12 +17,14 @@ enum map_flag {
     MAPS_EXEC = 4,
     MAPS_SHARES = 8,
     /* Only smaps tells these. */
-    MAPS_LOCKS = 16,      /* mlock() */
-    MAPS_HUGE = 32,       /* hugetlb */
-    MAPS_IO = 64,         /* memory of a device */
-    MAPS_SEALED = 128,    /* mseal() */
-    MAPS_SHADOW = 256,    /* shadow stack */
-    MAPS_MAY_WRITE = 512, /* it can be made writable */
+    MAPS_LOCKS = 16,              /* mlock() */
+    MAPS_HUGE = 32,               /* hugetlb */
+    MAPS_IO = 64,                 /* memory of a device */
+    MAPS_SEALED = 128,            /* mseal() */
+    MAPS_SHADOW = 256,            /* shadow stack */
+    MAPS_MAY_WRITE = 512,         /* it can be made writable */
+    MAPS_WANTS_HUGE_PAGES = 1024, /* MADV_HUGEPAGE */
+    MAPS_NO_HUGE_PAGES = 2048,    /* MADV_NOHUGEPAGE */
 };
 
 struct map {

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/sys.h"
 #include "container/box.h"
+#include "container/huge_pages.h"
 #include "container/proc_tree.h"
 #include "engine/children.h"
 #include "pager/uffd.h"
@@ -82,6 +83,23 @@ static void end_processes(void *arg)
         children_kill(&v->children, 0);
 }
 
+/* ---- huge pages ---- */
+
+/* Of who cannot be helped others are not the worse. */
+static void join_pages(void *arg, bool (*more)(void *more_arg), void *more_arg)
+{
+    const struct victims *v = arg;
+    CLEANUP(mem_freep) struct proc_facts *list = NULL;
+    size_t n = 0;
+    pid_t root = v->box ? box_init_pid(v->box) : v->children.parent;
+    uint64_t since = v->box ? v->init_start : v->children.since;
+    if (proc_tree(root, &list, &n, NULL) != RC_OK || (v->box && list[0].start != since))
+        return;
+    for (size_t i = 0; i < n && more(more_arg); i++)
+        if (list[i].start >= since && list[i].pid != getpid() && list[i].pid != getppid())
+            (void)!huge_pages_join(&list[i], more, more_arg, NULL);
+}
+
 /* ---- starting ---- */
 
 enum rc feed_start(const struct engine_restore_request *req, enum engine_mode mode,
@@ -108,6 +126,7 @@ enum rc feed_start(const struct engine_restore_request *req, enum engine_mode mo
                               .use_record = mode == ENGINE_WORKINGSET,
                               .record_ns = req->record_ns,
                               .kill = end_processes,
+                              .tidy = join_pages,
                               .arg = &victims};
     return pager_start(&o, out, err);
 }

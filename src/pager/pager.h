@@ -7,8 +7,8 @@
  * touches a missing page waits rather than read zeros.  The guardian then ends the processes.  It
  * does the same when a chunk is damaged or the store has gone, and says why.
  *
- * Both outlive CRIU, and end when all memory is in, or when the restored processes or their
- * starter end.
+ * Both outlive CRIU, and end when all memory is in and, where there were huge pages, is in huge
+ * pages again, or when the restored processes or their starter end.
  *
  * Of encrypted memory the pager has the keys of the packs; the guardian wipes its own.
  *
@@ -47,6 +47,9 @@ struct pager_options {
     /* End every process that is being restored, for good, as far as they are known; called again
      * while one lives.  Runs in the pager and in the guardian. */
     void (*kill)(void *arg);
+    /* All memory is in, in small pages, where there may have been huge ones.  Runs in the pager,
+     * with nobody waiting for it; asks before each piece of some MB whether to go on.  NULL: no. */
+    void (*tidy)(void *arg, bool (*more)(void *more_arg), void *more_arg);
     void *arg;
 };
 

@@ -6,6 +6,7 @@
 #include "base/sys.h"
 #include "criu/lazy.h"
 #include "pager/crew.h"
+#include "pager/pace.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TICK_MS 20
@@ -22,6 +24,7 @@
 #define RECORD_QUIET_NS CLOCK_S      /* so long without a fault: the program has what it needs */
 #define REFINE_MIN ((size_t)256)     /* pages that are worth a new record */
 #define THREADS_MAX 16
+#define TIDY_PAUSE_NS (64 * CLOCK_MS) /* at most, between pieces that nobody waits for */
 
 struct server {
     const struct serve *s;
@@ -318,6 +321,30 @@ static void write_record(struct server *v)
         v->s->shared->figures.recorded_pages = pages;
 }
 
+struct tidying {
+    const struct pager_shared *shared;
+    struct pace pace;
+};
+
+static bool may_tidy(void *arg)
+{
+    struct tidying *t = arg;
+    uint64_t pause = pace_pause(&t->pace);
+    struct timespec rest = {0, (long)pause};
+    if (pause > 0)
+        (void)nanosleep(&rest, NULL);
+    return !__atomic_load_n(&t->shared->over, __ATOMIC_RELAXED);
+}
+
+static void tidy(const struct serve *s)
+{
+    struct tidying t = {.shared = s->shared};
+    pace_init(&t.pace, TIDY_PAUSE_NS);
+    pace_behind(&t.pace);
+    s->o->tidy(s->o->arg, may_tidy, &t);
+    pace_done(&t.pace);
+}
+
 static void finish(struct server *v)
 {
     crew_freep(&v->crew);
@@ -356,5 +383,7 @@ enum rc serve_run(const struct serve *s, struct err *err)
         write_record(v);
     finish(v);
     free(v);
+    if (s->o->tidy && s->shared->registered)
+        tidy(s);
     return RC_OK;
 }

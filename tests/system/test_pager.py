@@ -92,6 +92,38 @@ def test_record(t):
     assert not record.exists()
 
 
+# Memory that asks for huge pages; says how many MB of it lie in such.
+HUGE = """
+import mmap, os, re, time, zlib
+SIZE = 96 << 20
+m = mmap.mmap(-1, SIZE + (2 << 20), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+m.madvise(mmap.MADV_HUGEPAGE)
+block = os.urandom(1 << 20)
+for i in range(SIZE >> 20):
+    m[i << 20:(i + 1) << 20] = block[i:] + block[:i]
+was = zlib.crc32(m)
+print('ready', flush=True)
+while True:
+    time.sleep(0.2)
+    huge = sum(map(int, re.findall(r'AnonHugePages: +([0-9]+)', open('/proc/self/smaps').read())))
+    print('huge', huge >> 10, 'right' if zlib.crc32(m) == was else 'wrong', flush=True)
+"""
+
+
+def test_huge_pages_come_back(t):
+    """What came page by page is in huge pages again where the program had asked for them."""
+    if "[never]" in pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
+        raise Skip("machine: no transparent huge pages")
+    (t.dir / "huge.py").write_text(HUGE)
+    checkpoint(t, "python3", t.dir / "huge.py")
+    for mode in ("lazy", "workingset"):
+        p = restore(t, mode)
+        wait_for("huge pages", lambda p=p: any(int(mb) >= 90 for mb in re.findall(r"huge (\d+)", p.text())), 60)
+        assert "wrong" not in p.text() and "restoring in full" not in p.text(), p.text()
+        wait_for("the pager's end", lambda p=p: not helpers(p))
+        t.stop(p)
+
+
 def test_damaged_record(t):
     """A record that is damaged anywhere costs nothing but time."""
     checkpoint(t, built(t, "churn.c"), 32, t.dir / "go", "rest")
