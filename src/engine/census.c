@@ -36,10 +36,10 @@ struct census {
 static enum rc add_run(void *arg, const struct pages_run *run, struct err *err)
 {
     struct census *c = arg;
-    struct pages_run *last = &c->runs[c->n_runs - 1];
+    struct pages_run *last =
+        c->n_runs > c->places[c->n_places].first ? &c->runs[c->n_runs - 1] : NULL;
     (void)err;
-    if (c->n_runs > c->places[c->n_places].first &&
-        last->address + last->pages * PAGES_SIZE == run->address) {
+    if (last && last->address + last->pages * PAGES_SIZE == run->address) {
         last->pages += run->pages;
         return RC_OK;
     }

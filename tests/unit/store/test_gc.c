@@ -101,30 +101,37 @@ TEST(what_is_read_is_kept_until_nobody_reads_it)
     CHECK_OK(store_verify(e, STORE_ALL, 1, NULL, &err));
 }
 
-static void spoil(const char *id, const char *file, size_t at)
+static void read_map(const char *id, struct buf *out)
 {
     struct err err = ERR_INIT;
-    CLEANUP(mem_freep) char *path = mem_asprintf("%s/%s/%s", test_dir(), id, file);
-    CLEANUP(buf_done) struct buf text = {.max = MEMORY_MAX};
-    CHECK_OK(fs_read_file(AT_FDCWD, path, MEMORY_MAX, &text, &err));
-    text.data[at] = text.data[at] == '1' ? '2' : '1'; /* also a digit of a pack's name */
-    CHECK_OK(fs_write_whole(AT_FDCWD, path, text.data, text.len, 0600, &err));
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/%s/" MEMORY_NAME, test_dir(), id);
+    CHECK_OK(fs_read_file(AT_FDCWD, path, MEMORY_MAX, out, &err));
+}
+
+static void write_map(const char *id, const struct buf *map)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(mem_freep) char *path = mem_asprintf("%s/%s/" MEMORY_NAME, test_dir(), id);
+    CHECK_OK(fs_write_whole(AT_FDCWD, path, map->data, map->len, 0600, &err));
 }
 
 TEST(a_damaged_checkpoint_stops_the_collection_and_is_named)
 {
     struct err err = ERR_INIT;
     struct store_collected c;
+    CLEANUP(buf_done) struct buf map = {.max = MEMORY_MAX};
     CLEANUP(store_freep) struct store *s = checkpoints_open();
     CHECK_OK(checkpoint_make(s, "good", 1000, SOME, &err));
     CHECK_OK(checkpoint_make(s, "bad", 5000, SOME, &err));
     CHECK_OK(checkpoint_make(s, "gone", 9000, SOME, &err));
     CHECK_OK(store_delete(s, "gone", &err));
     size_t all = count_packs(s);
-    spoil("bad", MEMORY_NAME, 70); /* the name of a pack, then the header */
+    read_map("good", &map); /* one that can be read, but names other packs */
+    write_map("bad", &map);
     CHECK_RC(store_gc(s, false, &c, &err), RC_CORRUPT);
     CHECK(strstr(err.msg, "'bad'") && strstr(err.msg, "does not match the manifest"));
-    spoil("bad", MEMORY_NAME, 0);
+    map.data[0] ^= 1; /* and one that cannot */
+    write_map("bad", &map);
     CHECK_RC(store_gc(s, false, &c, &err), RC_CORRUPT);
     CHECK(strstr(err.msg, "'bad'"));
     CHECK_INT(count_packs(s), all);
