@@ -206,7 +206,7 @@ static enum rc check_descriptors(const struct audit_files *a, int task, pid_t pi
 /* Whether it is of a file with a name; memory has names, too, that are none of files. */
 static bool is_of_file(const struct audit_files *a, const struct map *m)
 {
-    static const char *const memory[] = {"/memfd:", "/dev/zero" GONE, "/SYSV"};
+    static const char *const memory[] = {"/memfd:", ("/dev/zero" GONE), "/SYSV"};
     for (size_t i = 0; i < ARRAY_LEN(memory); i++)
         if (strncmp(m->name, memory[i], strlen(memory[i])) == 0 &&
             makedev(m->major, m->minor) == a->memory)
