@@ -15,7 +15,8 @@
 
 /* Errors that CRIU prints and then lives with. */
 static const char *const harmless[] = {
-    "RLIMIT_NOFILE", "kdat cache", "apparmor", "Unable to open /sys/kernel/security", "iptables",
+    "RLIMIT_NOFILE", "kdat cache",           "apparmor", "Unable to open /sys/kernel/security",
+    "iptables",      "Unable to create tun",
 };
 
 /* Consequences: true, but never the cause. */

@@ -52,6 +52,8 @@ static const struct {
      "something else", NULL, RC_IO},
     {"(00.02) Error (criu/brand-new.c:1): something never seen\n", "something never seen", NULL,
      RC_IO},
+    {"(00.01) Error (criu/tun.c:101): tun: Unable to create tun: No such file or directory\n", "",
+     NULL, RC_IO},
     {"no error at all\n", "", NULL, RC_IO},
     {"", "", NULL, RC_IO},
 };
