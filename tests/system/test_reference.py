@@ -23,7 +23,8 @@ open('/image/changed', 'w').write('new')
 def pod(t, name, *argv, env=None, before=""):
     """A container with a network namespace of its own, too."""
     layers = t.tmpfs(f"layers-{name}")
-    script = OVERLAY.format(dir=layers, lower=t.dir / "image", shared=t.dir, inner=str(t.dir)[1:])
+    script = OVERLAY.format(dir=layers, lower=t.dir / "image", layer=f"{layers}/lower", shared=t.dir,
+                            inner=str(t.dir)[1:])
     script = script.replace('exec "$@"', before + '\nexec "$@"')
     return container(t, program("unshare"), "--net", "--ipc", "--uts", "sh", "-ec",
                      "ip link set lo up\n" + script, "sh", *argv, env=env, name=name)
