@@ -112,7 +112,8 @@ static enum rc open_process(const struct proc_facts *p, int *out_process, int *o
     CLEANUP(fd_closep) int task = -1;
     CLEANUP(fd_closep) int process = (int)syscall(SYS_pidfd_open, p->pid, 0);
     if (process < 0)
-        return err_sys(err, "open process %d", (int)p->pid);
+        return errno == ESRCH ? err_set(err, RC_NOT_FOUND, "process %d has ended", (int)p->pid)
+                              : err_sys(err, "open process %d", (int)p->pid);
     enum rc rc = task_open_proc("/proc", &proc, err);
     if (!rc)
         rc = task_open(proc, p->pid, &task, err);

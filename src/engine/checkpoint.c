@@ -20,6 +20,7 @@
 #include "container/join.h"
 #include "container/proc_tree.h"
 #include "container/room.h"
+#include "container/tcp_repair.h"
 #include "criu/explain.h"
 #include "criu/hidden.h"
 #include "criu/mend.h"
@@ -631,8 +632,19 @@ static void end_tree(const struct checkpoint *c)
             (void)kill(c->tree[i].pid, SIGKILL);
 }
 
+/* It has left them in repair mode, too, once the others may answer again. */
+static void end_repair(const struct checkpoint *c)
+{
+    struct err why = ERR_INIT;
+    for (size_t i = 0; i < c->n_tree; i++) {
+        enum rc rc = tcp_repair_end(c->tree[i].pid, &why);
+        if (rc && rc != RC_NOT_FOUND && c->engine->warn)
+            c->engine->warn(c->engine->arg, why.msg);
+    }
+}
+
 /* A CRIU that has died has left connections blocked. */
-static void free_connections(const struct checkpoint *c)
+static void unblock_connections(const struct checkpoint *c)
 {
     struct err why = ERR_INIT;
     char path[32];
@@ -666,8 +678,10 @@ static enum rc end_dump(struct checkpoint *c, enum rc rc, struct err *err)
         rc = cr_explain_file(store_staging_fd(c->staging), DUMP_LOG_NAME, rc, err);
     if (err)
         why = *err;
-    if (broken)
-        free_connections(c);
+    if (broken) {
+        unblock_connections(c);
+        end_repair(c);
+    }
     if (broken && survivors_mend(c->survivors, clock_now() + MEND_NS, &left) != RC_OK)
         rc = err_set(err, rc, "%.300s, and %s", why.msg, left.msg);
     limit_undo(c);

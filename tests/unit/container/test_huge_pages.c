@@ -149,5 +149,7 @@ TEST(a_process_that_has_ended_is_told_of)
     CHECK_OK(proc_facts_read(getpid(), &gone, &err));
     gone.start++; /* somebody else who has its number */
     CHECK_INT(huge_pages_join(&gone, more, &asked, &err), RC_NOT_FOUND);
+    gone.pid = 0x3fffffff;
+    CHECK_INT(huge_pages_join(&gone, more, &asked, &err), RC_NOT_FOUND);
     CHECK_INT(asked.times, 0);
 }
