@@ -43,7 +43,7 @@ static enum rc add_run(void *arg, const struct pages_run *run, struct err *err)
         last->pages += run->pages;
         return RC_OK;
     }
-    if ((c->n_runs & (c->n_runs - 1)) == 0)
+    if (!c->runs || (c->n_runs & (c->n_runs - 1)) == 0)
         c->runs = mem_realloc(c->runs, (c->n_runs ? c->n_runs * 2 : 1) * sizeof(*c->runs));
     c->runs[c->n_runs++] = (struct pages_run){.address = run->address, .pages = run->pages};
     return RC_OK;
