@@ -37,6 +37,8 @@ static void needs_huge_pages(void)
         test_skip("machine: no transparent huge pages");
     if (!huge_pages_can())
         test_skip("kernel: no MADV_COLLAPSE");
+    if (TEST_EXTRA_THREAD)
+        test_skip("machine: the thread sanitizer has huge pages of its own");
 }
 
 /* Full of small pages, in a mapping that wants huge ones. */
