@@ -7,6 +7,7 @@
 #include "harness/test.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #define PIECES 4U
+#define LOOKS 5U
 #define SIZE (PIECES * HUGE_PAGES_SIZE)
 
 struct asked {
@@ -37,8 +39,6 @@ static void needs_huge_pages(void)
         test_skip("machine: no transparent huge pages");
     if (!huge_pages_can())
         test_skip("kernel: no MADV_COLLAPSE");
-    if (TEST_EXTRA_THREAD)
-        test_skip("machine: the thread sanitizer has huge pages of its own");
 }
 
 /* Full of small pages, in a mapping that wants huge ones. */
@@ -85,30 +85,36 @@ static enum rc join_mine(unsigned most)
     return huge_pages_join(&self, more, &asked, &err);
 }
 
+/* How many huge pages there are afterwards.  The kernel joins pages by itself now and then, so that
+ * one look says little: the least of some is meant, with `hole` one small page missing. */
+static unsigned least_after(unsigned most, bool hole)
+{
+    unsigned least = UINT_MAX;
+    for (unsigned i = 0; i < LOOKS; i++) {
+        uint8_t *mapping = NULL;
+        uint8_t *p = area(&mapping);
+        CHECK(!hole || madvise(p + 4096, 4096, MADV_DONTNEED) == 0);
+        CHECK_INT(join_mine(most), RC_OK);
+        unsigned huge = huge_at(p);
+        least = huge < least ? huge : least;
+        for (size_t k = hole ? HUGE_PAGES_SIZE : 0; k < SIZE; k += 4096)
+            CHECK_INT(p[k], (uint8_t)(k / 4096 + 1));
+        (void)munmap(mapping, SIZE + HUGE_PAGES_SIZE);
+    }
+    return least;
+}
+
 TEST(small_pages_become_huge_ones_and_keep_their_content)
 {
-    uint8_t *mapping = NULL;
     needs_huge_pages();
-    uint8_t *p = area(&mapping);
-    CHECK_INT(huge_at(p), 0);
-    CHECK_INT(join_mine(0), RC_OK);
-    CHECK_INT(huge_at(p), 0);
-    CHECK_INT(join_mine(1000000), RC_OK);
-    CHECK_INT(huge_at(p), PIECES);
-    for (size_t i = 0; i < SIZE; i += 4096)
-        CHECK_INT(p[i], (uint8_t)(i / 4096 + 1));
-    (void)munmap(mapping, SIZE + HUGE_PAGES_SIZE);
+    CHECK_INT(least_after(0, false), 0);
+    CHECK_INT(least_after(1000000, false), PIECES);
 }
 
 TEST(memory_never_gets_more)
 {
-    uint8_t *mapping = NULL;
     needs_huge_pages();
-    uint8_t *p = area(&mapping);
-    CHECK(madvise(p + 4096, 4096, MADV_DONTNEED) == 0);
-    CHECK_INT(join_mine(1000000), RC_OK);
-    CHECK_INT(huge_at(p), PIECES - 1);
-    (void)munmap(mapping, SIZE + HUGE_PAGES_SIZE);
+    CHECK_INT(least_after(1000000, true), PIECES - 1);
 }
 
 TEST(what_a_child_shares_stays_shared)
