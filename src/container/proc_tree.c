@@ -39,10 +39,10 @@ enum rc proc_facts_read(pid_t pid, struct proc_facts *out, struct err *err)
     struct task_status status;
     struct proc_facts f = {.pid = pid};
     enum rc rc = open_task(pid, &task, err);
+    if (!rc) /* killed first, then exiting: it passes from one to the other meanwhile */
+        rc = task_status_read(task, &status, err);
     if (!rc)
         rc = task_stat_read(task, &stat, err);
-    if (!rc)
-        rc = task_status_read(task, &status, err);
     if (rc == RC_NOT_FOUND)
         return err_set(err, rc, "no process %d", (int)pid);
     if (rc)
